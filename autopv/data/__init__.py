@@ -1,0 +1,1 @@
+"""Images of one domain: loading, splitting, converting, and showing them."""

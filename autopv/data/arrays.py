@@ -1,0 +1,96 @@
+"""Images from an .npy or .npz file."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopv.data.decode import resize_array
+from autopv.data.folder import stack_images
+from autopv.errors import DataError
+
+SUFFIXES = (".npy", ".npz")
+_IMAGE_KEYS = ("images", "x", "arr_0")
+_LABEL_KEYS = ("labels", "y")
+_CHANNELS = (1, 3, 4)
+
+
+def load_array(path: Path, *, size_px: int) -> tuple[NDArray[np.uint8], tuple[str, ...] | None]:
+    """Images (N, size_px, size_px, C) with C = 1 or 3, and the class name of each where an .npz file has labels.
+
+    The file holds (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4: uint8 or uint16 of full range, or float
+    in [0, 1].
+    Raises: DataError.
+    """
+    raw, labels = _read(path)
+    images_NHWC = _to_uint8(_channels_last(raw, path=path), path=path)
+    if images_NHWC.shape[-1] == 1:
+        images_NHWC = images_NHWC[..., 0]
+    resized = stack_images([resize_array(np.ascontiguousarray(image), size_px=size_px) for image in images_NHWC])
+    if labels is None:
+        return resized, None
+    if labels.shape != (len(resized),):
+        raise DataError(
+            f"labels must be one per image, shape ({len(resized)},), but those of {str(path)!r} have {labels.shape}"
+        )
+    return resized, tuple(str(label) for label in labels.tolist())
+
+
+def _read(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
+    try:
+        # Opened here, because NumPy leaves a file open that it cannot read.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, None
+            names = list(loaded.files)
+            image_key = names[0] if len(names) == 1 else next((key for key in _IMAGE_KEYS if key in names), None)
+            if image_key is None:
+                raise DataError(
+                    f"an .npz file must hold one array, or its images under one of {', '.join(_IMAGE_KEYS)}, "
+                    f"but {str(path)!r} holds {', '.join(names) or 'nothing'}"
+                )
+            label_key = next((key for key in _LABEL_KEYS if key in names), None)
+            return loaded[image_key], loaded[label_key] if label_key else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"an array file must be NumPy's, without pickled objects, but reading {str(path)!r} failed: {error}"
+        ) from error
+
+
+def _channels_last(raw: NDArray[np.generic], *, path: Path) -> NDArray[np.generic]:
+    if raw.ndim == 3:
+        raw = raw[..., None]
+    elif raw.ndim == 4:
+        last, second = raw.shape[3] in _CHANNELS, raw.shape[1] in _CHANNELS
+        if second and not last:
+            raw = raw.transpose(0, 2, 3, 1)
+        elif last and second and raw.shape[1] != raw.shape[2]:
+            raise DataError(
+                f"it must be clear which axis is the channels, but both ends of {raw.shape} in {str(path)!r} could be; "
+                "save the images as (N, H, W) or pad them"
+            )
+    if raw.ndim != 4 or raw.shape[3] not in _CHANNELS or 0 in raw.shape:
+        raise DataError(
+            "an array of images must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4 and "
+            f"N >= 1, but {str(path)!r} has {raw.shape}"
+        )
+    return raw
+
+
+def _to_uint8(images: NDArray[np.generic], *, path: Path) -> NDArray[np.uint8]:
+    if images.dtype == np.uint8:
+        return images.astype(np.uint8, copy=False)
+    if images.dtype == np.uint16:
+        return (images.astype(np.float32) * (255 / 65535)).round().astype(np.uint8)
+    if images.dtype.kind != "f":
+        raise DataError(f"images must be uint8, uint16, or float in [0, 1], but {str(path)!r} holds {images.dtype}")
+    values = images.astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        raise DataError(
+            f"float images must be finite and in [0, 1], but those of {str(path)!r} range from {low:.4g} to "
+            f"{high:.4g}; rescale them, or save them as uint8"
+        )
+    return (values * 255).round().astype(np.uint8)

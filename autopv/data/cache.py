@@ -1,0 +1,50 @@
+"""Decoded images kept in the user's cache folder. A cache only: what cannot be read or written is done without."""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/autopv, or ~/.cache/autopv."""
+    # The specification says to ignore relative paths here.
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path(os.path.expanduser("~/.cache"))) / "autopv"
+
+
+def read_cached(key: str) -> NDArray[np.uint8] | None:
+    """The array kept under the key, or None where there is none (or a damaged one)."""
+    try:
+        with _path(key).open("rb") as file:
+            pixels = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    return pixels if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 else None
+
+
+def write_cached(key: str, pixels: NDArray[np.uint8]) -> bool:
+    """True when the array is now kept under the key; False where the folder cannot be written.
+
+    The file appears whole or not at all: of two processes that write the same key, the later replaces equal content.
+    """
+    path = _path(key)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:16]}-", suffix=".partial")
+        with os.fdopen(descriptor, "wb") as file:
+            np.save(file, pixels, allow_pickle=False)
+        os.replace(temporary, path)
+    except OSError:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _path(key: str) -> Path:
+    return cache_folder() / "images" / f"{key}.npy"

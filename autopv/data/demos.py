@@ -1,0 +1,48 @@
+"""Named demo sets: real images that come as a package, so that nothing has to be downloaded."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopv.data.folder import decode_folder
+from autopv.errors import DataError
+
+_ELPV_PACKAGE = "elpv-dataset"
+
+
+def demo_names() -> tuple[str, ...]:
+    """The names that `load_demo` knows."""
+    return tuple(_LOADERS)
+
+
+def load_demo(name: str, *, size_px: int) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[str, ...]]:
+    """Images (N, size_px, size_px, C), their names, and the class name of each, of a set that `demo_names` lists."""
+    return _LOADERS[name](size_px=size_px)
+
+
+def _load_elpv(*, size_px: int) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[str, ...]]:
+    """2,624 solar cells under electroluminescence; a class is the cell's type and how probably it is defective.
+
+    Source: Deitsch et al., "Segmentation of photovoltaic module cells in uncalibrated electroluminescence images".
+    """
+    spec = find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise DataError(
+            f"the demo set 'elpv' needs the package {_ELPV_PACKAGE}, which is not installed; "
+            f"run `pip install {_ELPV_PACKAGE}` (91 MB; data licence CC-BY-NC-SA-4.0), or pass a folder of images"
+        )
+    folder = Path(spec.origin).parent / "data"
+    try:
+        rows = [line.split() for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines() if line]
+        classes = {path: f"{kind} {float(probability):.0%} defective" for path, probability, kind in rows}
+    except (OSError, ValueError) as error:
+        raise DataError(f"the package {_ELPV_PACKAGE} is damaged: {error}; reinstall it") from error
+    pixels, names, skipped = decode_folder(folder, sorted(classes), size_px=size_px)
+    if skipped:
+        raise DataError(f"the package {_ELPV_PACKAGE} is damaged: {skipped[0].name}: {skipped[0].reason}; reinstall it")
+    return pixels, names, tuple(classes[name] for name in names)
+
+
+_LOADERS = {"elpv": _load_elpv}

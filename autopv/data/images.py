@@ -1,0 +1,196 @@
+"""Loads the images of one domain, whatever they come as, into one uint8 tensor."""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autopv.data.arrays import SUFFIXES as ARRAY_SUFFIXES
+from autopv.data.arrays import load_array
+from autopv.data.demos import demo_names, load_demo
+from autopv.data.folder import Skipped, decode_folder, find_images
+from autopv.errors import DataError, nearest
+
+__all__ = ["ImageSet", "Skipped", "load_images"]
+
+_MIN_SIZE_PX, _MAX_SIZE_PX = 8, 1024
+# ITU-R BT.601: what Pillow turns colour into grey with.
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Square uint8 images of one size, with a name and a group for each.
+
+    labels: an index into class_names for each image, or None where there are fewer than two classes.
+    groups: images of one object share a group; without `group_by` every image is its own.
+    """
+
+    images_NCHW: Tensor
+    names: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    class_names: tuple[str, ...]
+    groups: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    source: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.images_NCHW.shape)
+        if self.images_NCHW.dtype != torch.uint8 or len(shape) != 4 or shape[1] not in (1, 3) or shape[2] != shape[3]:
+            raise DataError(
+                "an image set holds square uint8 images (N, C, S, S) with 1 or 3 channels, but got "
+                f"{self.images_NCHW.dtype} with shape {shape}"
+            )
+        for field, values in (("names", self.names), ("groups", self.groups), ("labels", self.labels)):
+            if values is not None and len(values) != shape[0]:
+                raise DataError(f"{field} must be one per image ({shape[0]}), but got {len(values)}")
+        if self.labels is not None and not all(0 <= label < len(self.class_names) for label in self.labels):
+            raise DataError(f"labels must be indices into the {len(self.class_names)} class names")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images."""
+        return int(self.images_NCHW.shape[-1])
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return int(self.images_NCHW.shape[1])
+
+
+def load_images(
+    source: str | Path,
+    *,
+    size_px: int,
+    channels: int | None = None,
+    group_by: str | None = None,
+    strict: bool = False,
+) -> ImageSet:
+    """The images of a folder, an .npy or .npz file, or a demo set, centre-cropped to squares of size_px.
+
+    source: a demo name wins over a folder of that name (write `./elpv` for the folder).
+    channels: 1 or 3; default 1 if every image is grey, else 3.
+    group_by: a pattern searched in each name; images that agree in its captured groups (or in the whole match, without
+    any) show one object, such as r"part(\\d+)_" .
+    strict: a broken image is an error; else it is left out and listed in `skipped`.
+    Raises: DataError.
+    """
+    if not _MIN_SIZE_PX <= size_px <= _MAX_SIZE_PX:
+        raise DataError(f"{_MIN_SIZE_PX} <= size_px <= {_MAX_SIZE_PX} must hold, but got size_px={size_px}")
+    if channels not in (None, 1, 3):
+        raise DataError(f"channels must be 1 (grey) or 3 (colour), but got {channels}")
+    pattern = None if group_by is None else _compile(group_by)
+    skipped: tuple[Skipped, ...] = ()
+    classes: tuple[str, ...] | None
+    path = Path(os.path.expanduser(source))
+    if isinstance(source, str) and source in demo_names():
+        pixels, names, classes = load_demo(source, size_px=size_px)
+    elif path.is_dir():
+        pixels, names, skipped = decode_folder(path, find_images(path), size_px=size_px)
+        classes = _classes_of_folders(names)
+    elif path.is_file() and path.suffix.lower() in ARRAY_SUFFIXES:
+        pixels, classes = load_array(path, size_px=size_px)
+        names = tuple(f"{index:06d}" for index in range(len(pixels)))
+    else:
+        raise _unusable(source, path)
+    if strict and skipped:
+        raise DataError(
+            f"with strict every image must be readable, but {len(skipped)} of {len(skipped) + len(names)} are broken: "
+            f"{_list_skipped(skipped)}; repair or remove them, or go without strict to leave them out"
+        )
+    images_NCHW = torch.from_numpy(np.ascontiguousarray(_with_channels(pixels, channels).transpose(0, 3, 1, 2)))
+    labels, class_names = _labels(classes)
+    return ImageSet(
+        images_NCHW=images_NCHW,
+        names=names,
+        labels=labels,
+        class_names=class_names,
+        groups=names if pattern is None else _groups(names, pattern=pattern),
+        skipped=skipped,
+        source=str(source),
+        digest=_digest(images_NCHW, names),
+    )
+
+
+def _with_channels(pixels_NHWC: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
+    if channels is None or channels == pixels_NHWC.shape[-1]:
+        return pixels_NHWC
+    if channels == 3:
+        return np.repeat(pixels_NHWC, 3, axis=-1)
+    return (pixels_NHWC @ _LUMA).round().astype(np.uint8)[..., None]
+
+
+def _classes_of_folders(names: Sequence[str]) -> tuple[str, ...]:
+    # Images that lie beside the class folders form a class of their own.
+    return tuple(name.split("/", 1)[0] if "/" in name else "." for name in names)
+
+
+def _labels(classes: Sequence[str] | None) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    class_names = tuple(sorted(set(classes or ())))
+    if classes is None or len(class_names) < 2:
+        return None, ()
+    index = {name: number for number, name in enumerate(class_names)}
+    return tuple(index[name] for name in classes), class_names
+
+
+def _compile(group_by: str) -> re.Pattern[str]:
+    try:
+        return re.compile(group_by)
+    except re.error as error:
+        raise DataError(
+            f"group_by must be a regular expression, but {group_by!r} is not one: {error}; "
+            r"for example 'part(\d+)_' groups part7_a.png with part7_b.png"
+        ) from error
+
+
+def _groups(names: Sequence[str], *, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    matches = [pattern.search(name) for name in names]
+    missing = [name for name, match in zip(names, matches, strict=True) if match is None]
+    if missing:
+        raise DataError(
+            f"group_by must match every image name, but {pattern.pattern!r} does not match {len(missing)} of "
+            f"{len(names)}, such as {missing[0]!r}; widen the pattern, for example with '|'"
+        )
+    found = [match for match in matches if match is not None]
+    # Captured parts are joined by a character that no file name holds.
+    return tuple("\0".join(part or "" for part in match.groups()) if match.re.groups else match[0] for match in found)
+
+
+def _digest(images_NCHW: Tensor, names: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"{tuple(images_NCHW.shape)}\n".encode())
+    digest.update("\n".join(names).encode("utf-8", "surrogateescape"))
+    digest.update(images_NCHW.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _list_skipped(skipped: Sequence[Skipped]) -> str:
+    shown = "; ".join(f"{item.name} ({item.reason})" for item in skipped[:5])
+    return shown if len(skipped) <= 5 else f"{shown}; and {len(skipped) - 5} more"
+
+
+def _unusable(source: str | Path, path: Path) -> DataError:
+    rule = "data must be a folder of images, an .npy or .npz file, or the name of a demo set"
+    if path.exists():
+        return DataError(f"{rule}, but {str(source)!r} is another kind of file; pass the folder that holds it")
+    parent = path.parent
+    if not parent.is_dir():
+        return DataError(f"{rule}, but {str(source)!r} does not exist; neither does its parent folder {str(parent)!r}")
+    beside = [
+        item.name
+        for item in parent.iterdir()
+        if not item.name.startswith(".") and (item.is_dir() or item.suffix.lower() in ARRAY_SUFFIXES)
+    ]
+    # A bare word may be a misspelt demo set or a folder here; a path with folders in it is no demo set.
+    known = [*beside, *(demo_names() if len(path.parts) == 1 else ())]
+    return DataError(f"{rule}, but {str(source)!r} does not exist.{nearest(path.name, known)}")

@@ -1,0 +1,107 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from autopv.errors import MetricError
+from autopv.metrics.metric import LastFrameMetric, Measurement, MetricIdentity, evenly, make_metric
+from autopv.testing.metric_suite import MetricSuite
+
+
+class TestFdLite0(MetricSuite):
+    metric = "fd_lite0"
+
+
+IDENTITY = MetricIdentity(
+    name="fd_lite0",
+    extractor="lite0",
+    extractor_digest="a" * 64,
+    input_size_px=64,
+    precision="fp32",
+    num_images=8,
+    data_digest="b" * 64,
+    reference_digest="c" * 64,
+)
+
+
+def images(count: int, *, size_px: int = 16, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 1, size_px, size_px, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "kid_lite0"),
+        ("extractor", "inception"),
+        ("extractor_digest", "d" * 64),
+        ("input_size_px", 128),
+        ("precision", "bf16"),
+        ("num_images", 9),
+        ("data_digest", "d" * 64),
+        ("reference_digest", "d" * 64),
+    ],
+)
+def test_every_field_makes_distances_incomparable(field: str, value: str | int) -> None:
+    IDENTITY.check_comparable(replace(IDENTITY))
+    other = replace(IDENTITY, **{field: value})  # type: ignore[arg-type]
+    with pytest.raises(MetricError, match=rf"these differ: {field} \("):
+        IDENTITY.check_comparable(other)
+    with pytest.raises(MetricError, match=field):
+        Measurement(2.0, IDENTITY).excess(Measurement(1.0, other))
+
+
+def test_identity_survives_json_values() -> None:
+    assert MetricIdentity.from_dict(IDENTITY.to_dict()) == IDENTITY
+    with pytest.raises(MetricError, match=r"unknown key 'num_image' .* Did you mean 'num_images'"):
+        MetricIdentity.from_dict({**IDENTITY.to_dict(), "num_image": 3})
+    with pytest.raises(MetricError, match="must have num_images"):
+        MetricIdentity.from_dict({key: value for key, value in IDENTITY.to_dict().items() if key != "num_images"})
+
+
+def test_unknown_metric_names_the_nearest() -> None:
+    with pytest.raises(MetricError, match=r"unknown metric 'fd_lite'\. Did you mean 'fd_lite0'"):
+        make_metric("fd_lite", images(4), data_digest="d")
+
+
+@pytest.mark.parametrize(("size_px", "input_size_px"), [(16, 64), (32, 64), (33, 128)])
+def test_input_size_follows_the_images(size_px: int, input_size_px: int) -> None:
+    assert make_metric("fd_lite0", images(2, size_px=size_px), data_digest="d").identity.input_size_px == input_size_px
+
+
+def test_input_size_can_be_asked_for_and_matters() -> None:
+    small, large = (make_metric("fd_lite0", images(8), data_digest="d", input_size_px=size) for size in (32, 64))
+    assert small.identity.input_size_px == 32
+    assert small.distance(images(8, seed=1)) != large.distance(images(8, seed=1))
+
+
+def test_fewer_images_are_taken_at_even_steps() -> None:
+    metric = make_metric("fd_lite0", images(12), data_digest="d", num_images=4)
+    assert metric.identity.num_images == 4
+    assert metric.distance(images(12)[[0, 3, 6, 9]]) == pytest.approx(0.0, abs=1e-3)
+    assert evenly(torch.arange(10), count=4).tolist() == [0, 2, 5, 7]
+    assert evenly(torch.arange(3), count=3).tolist() == [0, 1, 2]
+
+
+def test_reference_is_part_of_the_identity() -> None:
+    one, other = (make_metric("fd_lite0", images(4, seed=seed), data_digest="d").identity for seed in (0, 1))
+    with pytest.raises(MetricError, match="reference_digest"):
+        one.check_comparable(other)
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 5])
+def test_impossible_n_is_refused(num_images: int) -> None:
+    with pytest.raises(MetricError, match=f"but got num_images={num_images} and 4 reference images"):
+        make_metric("fd_lite0", images(4), data_digest="d", num_images=num_images)
+
+
+def test_floor_with_too_few_images_tells_the_remedy() -> None:
+    with pytest.raises(MetricError, match="make the metric with num_images=3"):
+        make_metric("fd_lite0", images(4), data_digest="d").floor_against(images(3))
+
+
+def test_metric_of_another_extractor_is_refused() -> None:
+    metric = LastFrameMetric(identity=replace(IDENTITY, num_images=4), reference_features_ND=torch.zeros(4, 1280))
+    with pytest.raises(MetricError, match="made with extractor aaaaaaaaaaaa"):
+        metric.distance(images(4))
+    with pytest.raises(MetricError, match="one row for each of the 8 images, but got 4"):
+        LastFrameMetric(identity=IDENTITY, reference_features_ND=torch.zeros(4, 1280))
