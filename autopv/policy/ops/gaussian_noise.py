@@ -1,0 +1,42 @@
+"""Additive white Gaussian noise."""
+
+import torch
+from torch import Tensor
+
+from autopv.policy.ops.base import Draw, Op, normal_field, register, shorter_side, variance_step
+
+REFERENCE_SIDE_PX = 64
+
+
+@register
+class GaussianNoise(Op):
+    """Independent normal noise on every pixel and channel; variances add, so steps compose exactly.
+
+    White noise of standard deviation s at side N looks like s / f after shrinking by f. Stated at 64 px and scaled by
+    side / 64, one magnitude therefore hides the same structures at every size.
+    """
+
+    name = "gaussian_noise"
+    magnitude_name = "sigma"
+    unit = "standard deviation per pixel at 64 px, images in [0, 1]; scales with side/64"
+    low = 0.002
+    high = 1.0
+    deterministic = False
+    exact = True
+    monotone = True
+
+    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
+        """A standard normal field."""
+        return {"field_BCHW": normal_field(shape_BCHW, generator=generator, device=device)}
+
+    def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
+        """The images plus the field, scaled to the variance that is missing."""
+        if target == source:
+            return images_BCHW
+        sigma = variance_step(source, target) * shorter_side(images_BCHW) / REFERENCE_SIDE_PX
+        return images_BCHW.add(draw["field_BCHW"].to(images_BCHW.dtype), alpha=sigma)
+
+    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
+        """Variances add, whatever the curve: it scales both standard deviations alike."""
+        del constant
+        return float((first**2 + second**2) ** 0.5)

@@ -1,0 +1,59 @@
+"""Pixelation: every block of pixels becomes its mean."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from autopv.policy.ops.base import Draw, Op, register, shorter_side
+
+
+@register
+class Pixelate(Op):
+    """The images seen through coarser pixels, at the same size.
+
+    A side is cut into the whole number of cells that comes nearest to the block asked for, as evenly as pixels allow.
+    A step applies the target's blocks to the source frame. Where the blocks of both nest, that is the target's
+    pixelation of the image itself; elsewhere a chain blurs a little more than a star: approximate.
+    """
+
+    name = "pixelate"
+    magnitude_name = "block"
+    unit = "side of a block, as a fraction of the shorter side"
+    low = 0.005
+    high = 0.5
+    deterministic = True
+    exact = False
+    monotone = True
+
+    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
+        """Nothing: the grid is fixed."""
+        del shape_BCHW, generator, device
+        return {}
+
+    def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
+        """The images, averaged over the target's blocks."""
+        del draw
+        if target == source:
+            return images_BCHW
+        block_px = target * shorter_side(images_BCHW)
+        height, width = images_BCHW.shape[-2:]
+        rows_HH, columns_WW = (
+            averaging_matrix(
+                size,
+                num_cells=min(size, max(1, round(size / block_px))),
+                dtype=images_BCHW.dtype,
+                device=images_BCHW.device,
+            )
+            for size in (height, width)
+        )
+        return rows_HH @ (images_BCHW @ columns_WW)  # the matrices are symmetric
+
+
+@lru_cache(maxsize=128)
+def averaging_matrix(size_px: int, *, num_cells: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The symmetric (size_px, size_px) matrix that replaces every pixel of a line by the mean of its cell."""
+    with torch.inference_mode(False):  # a cached tensor must serve callers inside and outside inference mode
+        cell_N = torch.arange(size_px) * num_cells // size_px
+        same_NN = (cell_N[:, None] == cell_N).to(torch.float64)
+        return (same_NN / same_NN.sum(dim=1, keepdim=True)).to(dtype=dtype, device=device)

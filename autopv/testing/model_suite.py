@@ -1,0 +1,166 @@
+"""The conformance suite of generator families: what every model must hold, whatever it is made of."""
+
+import inspect
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from autopv.errors import ModelError
+from autopv.models.base import VideoGenerator, build_model, default_size_px, model_names, preset_names
+from autopv.training.learner import Learner
+from autopv.training.plan import TrainingPlan
+
+BATCH = 4
+
+
+class ModelSuite:
+    """Subclass it with the family's registered name:
+
+    class TestHvae(ModelSuite):
+        model = "hvae"
+    """
+
+    model: ClassVar[str]
+    preset: ClassVar[str] = "tiny"
+    channels: ClassVar[int] = 1
+
+    def build(self, *, num_frames: int = 3, seed: int = 0) -> VideoGenerator:
+        """The family's model at its preset's default size."""
+        size_px = default_size_px(self.model, self.preset)
+        return build_model(
+            self.model,
+            preset=self.preset,
+            size_px=size_px,
+            channels=self.channels,
+            num_frames=num_frames,
+            seed=seed,
+        )
+
+    def frames(self, model: VideoGenerator, *, batch: int = BATCH, seed: int = 0) -> Tensor:
+        """Random videos frames_BTCHW in [0, 1] of the model's shape."""
+        shape = (batch, model.num_frames, model.channels, model.size_px, model.size_px)
+        return torch.rand(shape, generator=_generator(seed))
+
+    def weights(self, model: VideoGenerator) -> list[float]:
+        """A weight for every frame, the last one's 1."""
+        return [0.1] * (model.num_frames - 1) + [1.0]
+
+    def loss_of(self, model: VideoGenerator, frames_BTCHW: Tensor, *, seed: int = 1) -> Tensor:
+        """The total loss by a fixed draw."""
+        generator = _generator(seed)
+        return model.loss(frames_BTCHW, frame_weights_T=self.weights(model), generator=generator).total_loss.detach()
+
+    def test_the_name_and_presets_are_registered(self) -> None:
+        assert self.model in model_names()
+        assert self.preset in preset_names(self.model)
+
+    def test_equal_seeds_build_equal_weights_and_leave_the_global_generator_alone(self) -> None:
+        before = torch.random.get_rng_state()
+        one, two, other = self.build(seed=5), self.build(seed=5), self.build(seed=6)
+        assert torch.equal(before, torch.random.get_rng_state())
+        pairs = zip(one.parameters(), two.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+        assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+    @pytest.mark.parametrize("num_frames", [1, 2, 3])
+    def test_loss_is_a_finite_scalar_with_finite_terms_and_gradients(self, num_frames: int) -> None:
+        model = self.build(num_frames=num_frames)
+        loss = model.loss(self.frames(model), frame_weights_T=self.weights(model), generator=_generator(1))
+        assert loss.total_loss.shape == ()
+        assert loss.terms
+        assert all(torch.isfinite(value) and not value.requires_grad for value in loss.terms.values())
+        torch.autograd.backward(loss.total_loss)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        assert gradients
+        assert all(bool(torch.isfinite(g).all()) for g in gradients)
+
+    def test_loss_draws_from_its_generator_alone(self) -> None:
+        model = self.build()
+        frames = self.frames(model)
+        before = torch.random.get_rng_state()
+        assert torch.equal(self.loss_of(model, frames), self.loss_of(model, frames))
+        assert not torch.equal(self.loss_of(model, frames), self.loss_of(model, frames, seed=2))
+        assert torch.equal(before, torch.random.get_rng_state())
+
+    def test_loss_leaves_the_frames_alone(self) -> None:
+        model = self.build()
+        frames = self.frames(model)
+        kept = frames.clone()
+        self.loss_of(model, frames)
+        assert torch.equal(frames, kept)
+
+    def test_frame_weights_change_the_loss(self) -> None:
+        model = self.build()
+        frames = self.frames(model)
+        heavy = model.loss(frames, frame_weights_T=[1.0] * model.num_frames, generator=_generator(1))
+        assert float(heavy.total_loss.detach()) != float(self.loss_of(model, frames))
+
+    def test_samples_are_images_in_range_from_their_generator_alone(self) -> None:
+        model = self.build()
+        before = torch.random.get_rng_state()
+        images = model.sample_last_frame(5, generator=_generator(3))
+        assert images.shape == (5, model.channels, model.size_px, model.size_px)
+        assert images.dtype == torch.float32
+        assert not images.requires_grad
+        assert 0 <= float(images.min()) <= float(images.max()) <= 1
+        assert torch.equal(images, model.sample_last_frame(5, generator=_generator(3)))
+        assert not torch.equal(images, model.sample_last_frame(5, generator=_generator(4)))
+        assert torch.equal(before, torch.random.get_rng_state())
+
+    def test_temperature_changes_the_samples(self) -> None:
+        model = self.build()
+        cold = model.sample_last_frame(2, generator=_generator(3), temperature=0.5)
+        assert not torch.equal(cold, model.sample_last_frame(2, generator=_generator(3)))
+
+    @pytest.mark.parametrize("num_frames", [1, 3])
+    def test_stated_flops_are_the_counted_ones(self, num_frames: int) -> None:
+        model = self.build(num_frames=num_frames)
+        frames = self.frames(model)
+        with FlopCounterMode(display=False) as counter:
+            self.loss_of(model, frames)
+        assert model.flops_per_image(num_frames) == pytest.approx(counter.get_total_flops() / BATCH, rel=0.02)
+
+    def test_stated_flops_of_other_lengths_are_those_of_such_models(self) -> None:
+        model = self.build(num_frames=1)
+        assert model.flops_per_image(3) == self.build(num_frames=3).flops_per_image(3)
+        assert model.flops_per_image(3) > model.flops_per_image(1)
+
+    def test_frames_of_another_shape_and_wrong_weights_are_refused(self) -> None:
+        model = self.build()
+        frames = self.frames(model)
+        with pytest.raises(ModelError, match="shape"):
+            model.loss(frames[:, 1:], frame_weights_T=self.weights(model), generator=_generator(0))
+        with pytest.raises(ModelError, match="one weight per frame"):
+            model.loss(frames, frame_weights_T=[1.0], generator=_generator(0))
+        with pytest.raises(ModelError, match="last one 1"):
+            model.loss(frames, frame_weights_T=[1.0] * (model.num_frames - 1) + [0.5], generator=_generator(0))
+
+    def test_every_preset_states_a_default_size_it_can_build(self) -> None:
+        for preset in preset_names(self.model):
+            size_px = default_size_px(self.model, preset)
+            with torch.device("meta"):
+                model = build_model(self.model, preset=preset, size_px=size_px, channels=3, num_frames=2, seed=0)
+            assert model.flops_per_image(2) > 0
+
+    def test_learns_a_constant_image(self) -> None:
+        model = self.build(num_frames=2)
+        target = torch.full((8, 2, model.channels, model.size_px, model.size_px), 0.8)
+        learner = Learner(model, plan=TrainingPlan(total_flops=1e9))
+        start = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
+        for step in range(30):
+            learner.step(
+                target, frame_weights_T=[0.1, 1.0], progress=1.0, learning_rate=5e-3, generator=_generator(step)
+            )
+        end = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
+        assert float(end) < 0.5 * float(start)
+
+    def test_docstrings_are_its_own(self) -> None:
+        family = type(self.build())
+        assert inspect.cleandoc(family.__doc__ or "") != inspect.cleandoc(VideoGenerator.__doc__ or "")
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
