@@ -1,0 +1,1 @@
+"""Generator families: the contract in `base`, one family per file."""

@@ -1,0 +1,185 @@
+"""What every generator family promises, and the registry of families."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from autopv.errors import ModelError, nearest
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The scalar to minimise, and the named parts it is made of (detached scalars, for reading only)."""
+
+    total_loss: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class VideoGenerator(nn.Module, ABC):
+    """A generator of pseudo videos whose last frame is the image; with one frame it is the plain image generator.
+
+    Subclasses name their presets in `preset_sizes_px` (the first size of each is its default) and take
+    `preset, size_px, channels, num_frames` as keywords. Images and frames are float32 in [0, 1] at every door.
+    """
+
+    preset_sizes_px: ClassVar[Mapping[str, tuple[int, ...]]]
+
+    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int) -> None:
+        super().__init__()
+        family = type(self).__name__
+        if preset not in self.preset_sizes_px:
+            raise ModelError(f"{family} has no preset {preset!r}.{nearest(preset, self.preset_sizes_px)}")
+        sizes = self.preset_sizes_px[preset]
+        if size_px not in sizes:
+            raise ModelError(
+                f"size_px of {family} preset {preset!r} must be one of {', '.join(map(str, sorted(sizes)))}, "
+                f"but got {size_px}: load the images at one of these sizes, or choose another preset"
+            )
+        if channels < 1:
+            raise ModelError(f"channels >= 1 must hold, but got channels={channels}")
+        if num_frames < 1:
+            raise ModelError(f"num_frames >= 1 must hold, but got num_frames={num_frames}")
+        self.preset = preset
+        self.size_px = size_px
+        self.channels = channels
+        self.num_frames = num_frames
+
+    @abstractmethod
+    def loss(
+        self,
+        frames_BTCHW: Tensor,
+        *,
+        frame_weights_T: Sequence[float],
+        labels: Tensor | None = None,
+        generator: torch.Generator,
+        progress: float = 1.0,
+    ) -> LossTerms:
+        """The training loss of one batch of videos; `frame_weights_T` weighs each frame's part, the last one's is 1.
+
+        `progress` is the share of the training's compute that is behind, for families whose loss begins gently; at 1
+        it is the loss the family stands for.
+        """
+
+    @abstractmethod
+    def sample_last_frame(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        """New images_BCHW in [0, 1]; nothing is computed that the last frame does not need."""
+
+    @abstractmethod
+    def flops_per_image(self, num_frames: int) -> float:
+        """Forward FLOPs of `loss` per image if the model had that many frames (multiply-add = 2; a step costs 3x)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+    def check_frames(self, frames_BTCHW: Tensor, *, frame_weights_T: Sequence[float]) -> None:
+        """Nothing, if the videos and weights fit this model.
+
+        Raises:
+            ModelError: another shape, another number of weights, or a last weight other than 1.
+        """
+        expected = (self.num_frames, self.channels, self.size_px, self.size_px)
+        if tuple(frames_BTCHW.shape[1:]) != expected:
+            raise ModelError(
+                f"frames_BTCHW must have the shape (B, {', '.join(map(str, expected))}) this model was built for, "
+                f"but got {tuple(frames_BTCHW.shape)}"
+            )
+        if len(frame_weights_T) != self.num_frames:
+            raise ModelError(
+                f"frame_weights_T must hold one weight per frame ({self.num_frames}), but got {len(frame_weights_T)}"
+            )
+        if min(frame_weights_T) < 0 or frame_weights_T[-1] != 1.0:
+            raise ModelError(
+                f"frame weights must be >= 0 and the last one 1, but got frame_weights_T={list(frame_weights_T)}"
+            )
+
+    def check_unlabelled(self, labels: Tensor | None) -> None:
+        """Nothing, if no labels were given.
+
+        Raises:
+            ModelError: labels were given to a family that would ignore them.
+        """
+        if labels is not None:
+            raise ModelError(
+                f"{type(self).__name__} does not use labels, but got {tuple(labels.shape)} of them: leave labels out"
+            )
+
+
+Family = TypeVar("Family", bound=type[VideoGenerator])
+_FAMILIES: dict[str, type[VideoGenerator]] = {}
+
+
+def register_model(name: str) -> Callable[[Family], Family]:
+    """A class decorator that makes a family buildable under `name`.
+
+    Raises:
+        ModelError: the name is taken.
+    """
+
+    def register(family: Family) -> Family:
+        if name in _FAMILIES:
+            raise ModelError(f"model names must be unique, but {name!r} is already {_FAMILIES[name].__name__}")
+        _FAMILIES[name] = family
+        return family
+
+    return register
+
+
+def build_model(name: str, *, preset: str, size_px: int, channels: int, num_frames: int, seed: int) -> VideoGenerator:
+    """A freshly initialised model on the CPU: equal arguments give equal weights, whatever was drawn before.
+
+    Raises:
+        ModelError: unknown name or preset (with the nearest one), or a shape that the preset cannot serve.
+    """
+    family = _family(name)
+    # torch.nn initialises from the global generator: fork it, so that neither side sees the other.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return family(preset=preset, size_px=size_px, channels=channels, num_frames=num_frames)
+
+
+def model_names() -> tuple[str, ...]:
+    """Every name `build_model` knows, sorted."""
+    return tuple(sorted(_families()))
+
+
+def preset_names(name: str) -> tuple[str, ...]:
+    """The presets of one family, smallest first.
+
+    Raises:
+        ModelError: unknown family.
+    """
+    return tuple(_family(name).preset_sizes_px)
+
+
+def default_size_px(name: str, preset: str) -> int:
+    """The side of the images that a preset is meant for.
+
+    Raises:
+        ModelError: unknown family or preset.
+    """
+    sizes = _family(name).preset_sizes_px
+    if preset not in sizes:
+        raise ModelError(f"model {name!r} has no preset {preset!r}.{nearest(preset, sizes)}")
+    return sizes[preset][0]
+
+
+def _family(name: str) -> type[VideoGenerator]:
+    families = _families()
+    if name not in families:
+        raise ModelError(f"unknown model {name!r}.{nearest(name, families)}")
+    return families[name]
+
+
+def _families() -> dict[str, type[VideoGenerator]]:
+    # Imported here, not above: the shipped families import this module to register themselves.
+    import autopv.models.hvae  # noqa: F401
+
+    return _FAMILIES

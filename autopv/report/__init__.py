@@ -1,0 +1,1 @@
+"""What people see: progress lines, the summary table, preview and sample pictures."""

@@ -1,0 +1,118 @@
+"""The summary of a run: the table of arms, where the budget went, and the verdict."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autopv.errors import RunFolderError
+from autopv.search.budget import Budget
+from autopv.search.ledger import Ledger
+from autopv.search.run_folder import RunFolder
+from autopv.search.study import read_records
+
+
+def read_result(folder: RunFolder) -> Mapping[str, Any]:
+    """The result of a concluded run. Raises: RunFolderError where there is none yet."""
+    if not folder.result.exists():
+        raise RunFolderError(f"{folder.path} has no result yet; `autopv resume {folder.path}` goes on with it.")
+    result: Mapping[str, Any] = json.loads(folder.result.read_text(encoding="utf-8"))
+    return result
+
+
+def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
+    """The summary that ends a run: verified arms (or, without any, the trials), budget, files, verdict."""
+    verdict = result["verdict"]
+    parts = [_arms_table(result) if verdict["seeds"] else _trials_table(result)]
+    use = result["use_s"]
+    spent = result["spent_s"]
+    budget = Budget.parse(result["budget"])
+    of = f" of {budget.device_s / 60:.1f}" if budget.device_s is not None else ""
+    phases = result["spent_by_phase_s"]
+    parts.append(
+        f"Spent {spent / 60:.1f}{of} {budget.device}-min: search {phases['search'] / 60:.1f}, "
+        f"verification {phases['verify'] / 60:.1f}; training {_share(use['training'], spent)}, "
+        f"evaluation {_share(use['evaluation'], spent)}, other {_share(use['other'], spent)}. "
+        f"Trials: {_trial_counts(result['trials'])}."
+    )
+    best = result["best_found"]
+    parts.append(f"Best found by the search: {best['policy']} ({best['trial']})" if best else "The search found no policy.")
+    parts.append(f"Recommended: {result['recommended_policy']}")
+    files = [name for name in ("policy.json", "best_found.json", "model", "preview.png", "samples.png") if (folder / name).exists()]
+    parts.append(f"In {folder}: {', '.join(files)}")
+    parts.append(verdict["sentence"])
+    return "\n\n".join(parts)
+
+
+def status_text(folder: RunFolder) -> str:
+    """Where a run stands, also while it works."""
+    settings = folder.settings()
+    ledger = Ledger(folder.ledger, read_only=True)
+    try:
+        phase, spent, use = ledger.get_state("phase") or "search", ledger.spent_s(), ledger.usage()
+        verified = ledger.verification()
+    finally:
+        ledger.close()
+    records = read_records(folder.study)
+    budget = Budget.parse(settings.budget)
+    names = {"search": "searching", "verify": "verifying", "done": "done"}
+    lines = [
+        f"Run {folder.path}: {names[str(phase)]}; data {settings.data}, model {settings.model}/{settings.preset}, "
+        f"trials of {settings.trial_steps} steps, seed {settings.seed}",
+        f"Budget {settings.budget}: {spent / 60:.1f} {budget.device}-min spent"
+        + (f", {max(0.0, budget.device_s - spent) / 60:.1f} left" if budget.device_s is not None else "")
+        + f" (training {_share(use['training'], spent)}, evaluation {_share(use['evaluation'], spent)}, "
+        f"other {_share(use['other'], spent)})",
+        f"Trials: {_trial_counts([{'state': record.state} for record in records])}; verification runs: {len(verified)}",
+    ]
+    complete = sorted((r for r in records if r.distance is not None), key=lambda r: r.distance or 0.0)
+    for record in complete[:5]:
+        lines.append(f"  {record.label:<16} {record.distance:9.1f}  {record.policy.describe()}")
+    if phase != "done":
+        lines.append(f"To go on after an interruption: autopv resume {folder.path}")
+    return "\n".join(lines)
+
+
+def _arms_table(result: Mapping[str, Any]) -> str:
+    verdict = result["verdict"]
+    policies = {arm["name"]: arm["policy"] for arm in result["arms"]}
+    rows = []
+    for c in sorted(verdict["comparisons"], key=lambda c: c["mean_distance"]):
+        if c["gain"] is None:
+            change, interval = "reference", ""
+        else:
+            change = f"{-100 * c['gain']:+.1f}%"
+            interval = "" if c["gain_low"] is None else f"[{-100 * c['gain_high']:+.0f}%, {-100 * c['gain_low']:+.0f}%]"
+        seeds = " ".join("failed" if d is None else f"{d:.0f}" for d in verdict["per_seed"][c["arm"]])
+        rows.append([c["arm"], f"{c['mean_excess']:.1f}", change, interval, seeds, policies[c["arm"]]])
+    metric = result["metrics"]["final"]
+    head = (
+        f"Verification on the final split: {metric['name']} ({metric['input_size_px']} px, n = {metric['num_images']}), "
+        f"floor {verdict['floor']:.1f}; {len(verdict['seeds'])} fresh seeds per arm, "
+        f"{result['trial_steps']} image-only steps' worth of compute each"
+    )
+    return head + "\n" + _table(["arm", "excess", "change", "95% interval", "distance by seed", "policy"], rows)
+
+
+def _trials_table(result: Mapping[str, Any]) -> str:
+    complete = sorted((t for t in result["trials"] if t["distance"] is not None), key=lambda t: t["distance"])
+    rows = [[t["control"] or t["key"], f"{t['distance'] - result['floors']['search']:.1f}", t["policy"]] for t in complete]
+    head = f"Trials at full compute on the search split (one seed each; floor {result['floors']['search']:.1f})"
+    return head + "\n" + _table(["trial", "excess", "policy"], rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]
+    )
+
+
+def _trial_counts(trials: Sequence[Mapping[str, Any]]) -> str:
+    states = [trial["state"] for trial in trials]
+    counted = [f"{states.count(state)} {state}" for state in ("complete", "stopped", "failed", "running") if state in states]
+    return ", ".join(counted) or "none"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole > 0 else "0%"

@@ -1,0 +1,169 @@
+"""The run folder: the whole truth about one job, from which it can always go on."""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+from autopv import __version__
+from autopv.errors import RunFolderError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a job was asked to do and what was settled before its first trial; `run.json`, written once.
+
+    data_digest and splits_digest: what the images and splits must still be when the job is resumed.
+    trial_flops: training FLOPs of one full trial and of one verification run; rungs: shares of it at which a trial is measured.
+    training: the training plan as its own dict; reserve_s: device-seconds kept back for verification, None without a time budget.
+    """
+
+    data: str
+    size_px: int
+    channels: int
+    group_by: str | None
+    data_digest: str
+    splits_digest: str
+    num_images: int
+    model: str
+    preset: str
+    metric: str
+    metric_num_images: int
+    space: str
+    space_digest: str
+    budget: str
+    seed: int
+    num_workers: int
+    num_seeds: int
+    trial_steps: int
+    trial_flops: float
+    rungs: tuple[float, ...]
+    training: Mapping[str, Any]
+    reserve_s: float | None
+    versions: Mapping[str, str]
+    autopv_version: str = __version__
+    format_version: int = FORMAT_VERSION
+
+
+class RunFolder:
+    """Paths inside a run folder, its settings, and the lock that keeps a second driver out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, path: Path) -> "RunFolder":
+        """A new, empty run folder.
+
+        Raises:
+            RunFolderError: the folder holds something, or cannot be written.
+        """
+        folder = cls(path)
+        if (path / "run.json").exists():
+            raise RunFolderError(
+                f"--out {path} already holds a run; nothing is overwritten. "
+                f"Go on with it by `autopv resume {path}`, or choose another folder."
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(f"--out {path} exists and is not an empty folder; choose another one.")
+        try:
+            folder.trials.mkdir(parents=True)
+        except OSError as error:
+            raise RunFolderError(f"--out {path} cannot be made: {error.strerror}.") from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The run folder of an earlier job.
+
+        Raises:
+            RunFolderError: there is none, or it was made in a format this version does not know.
+        """
+        if not (path / "run.json").exists():
+            raise RunFolderError(f"{path} is not a run folder: it has no run.json. `autopv search --out {path}` starts one.")
+        return cls(path)
+
+    trials = property(lambda self: self.path / "trials")
+    study = property(lambda self: self.path / "study.db")
+    ledger = property(lambda self: self.path / "ledger.db")
+    events = property(lambda self: self.path / "events.jsonl")
+    space = property(lambda self: self.path / "space.toml")
+    policy = property(lambda self: self.path / "policy.json")
+    best_found = property(lambda self: self.path / "best_found.json")
+    result = property(lambda self: self.path / "result.json")
+    model = property(lambda self: self.path / "model")
+
+    def item(self, key: str) -> Path:
+        """The folder of one trial or verification run."""
+        return self.path / ("verify" if key.startswith("verify-") else "trials") / key
+
+    def write_settings(self, settings: RunSettings) -> None:
+        """Writes run.json; from here on the folder holds a run."""
+        write_json(self.path / "run.json", asdict(settings))
+
+    def settings(self) -> RunSettings:
+        """What the job was asked to do.
+
+        Raises:
+            RunFolderError: run.json is damaged or of another format version.
+        """
+        path = self.path / "run.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            version = record["format_version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{path} is damaged and cannot be read: {error}.") from error
+        if version != FORMAT_VERSION:
+            raise RunFolderError(
+                f"{path} has format_version {version}, but autopv {__version__} reads {FORMAT_VERSION}; "
+                f"it was made by autopv {record.get('autopv_version', 'of unknown version')}."
+            )
+        known = {field.name for field in fields(RunSettings)}
+        if set(record) != known:
+            raise RunFolderError(f"{path} is damaged: unexpected or missing keys {sorted(set(record) ^ known)}.")
+        return RunSettings(**{**record, "rungs": tuple(record["rungs"])})
+
+    def lock(self) -> None:
+        """Keeps other drivers out until this process ends.
+
+        Raises:
+            RunFolderError: another driver works on this run.
+        """
+        try:
+            file = (self.path / "lock").open("a+", encoding="utf-8")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunFolderError(
+                f"Another autopv (process {file.read().strip() or 'unknown'}) works on {self.path}; "
+                f"watch it with `autopv status {self.path}`."
+            ) from None
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be written: {error.strerror}.") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._lock = file
+
+    def unlock(self) -> None:
+        """Lets other drivers in again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def write_json(path: Path, record: object) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

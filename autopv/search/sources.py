@@ -1,0 +1,113 @@
+"""The two sources of work: the search, which proposes trials, and the verification, which repeats arms on fresh seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autopv.search.budget import Budget
+from autopv.search.ledger import Ledger, VerificationResult
+from autopv.search.spending import Spending
+from autopv.search.study import SearchStudy
+from autopv.search.work import Look, Outcome, WorkItem
+from autopv.verify.blocks import Arm
+
+
+class SearchSource:
+    """Trials while the budget holds them beside the reserve: interrupted ones, then controls, then proposals."""
+
+    phase = "search"
+
+    def __init__(self, study: SearchStudy, *, budget: Budget, spending: Spending, flops: float, num_rungs: int) -> None:
+        self._study, self._budget, self._spending = study, budget, spending
+        self._flops, self._num_rungs = flops, num_rungs
+        self._interrupted: list[str] = []
+        self._num_running = 0
+
+    def begin(self) -> None:
+        self._study.release_live()
+        self._interrupted = list(self._study.interrupted())
+        self._num_running = 0
+
+    def next_item(self) -> WorkItem | None:
+        if not self._admits():
+            if self._num_running == 0:  # nothing that still runs could free a part of the budget
+                for key in self._interrupted:
+                    self._study.give_up(key, failure="the budget no longer paid for the rest of this trial")
+                self._interrupted.clear()
+            return None
+        resume = self._interrupted.pop(0) if self._interrupted else None
+        self._num_running += 1
+        return self._study.propose(flops=self._flops, resume=resume)
+
+    def exhausted(self) -> bool:
+        return self._num_running == 0 and not self._admits()
+
+    def judge(self, item: WorkItem, look: Look) -> bool:
+        return self._study.judge(item, look)
+
+    def finish(self, item: WorkItem, outcome: Outcome) -> None:
+        self._num_running -= 1
+        self._study.finish(item, outcome)
+
+    def _admits(self) -> bool:
+        within = self._interrupted or self._budget.trials is None or self._study.num_trials < self._budget.trials
+        cost_s = self._spending.speed.item_s(flops=self._flops, num_looks=self._num_rungs)
+        return bool(within) and self._spending.fits(cost_s, keep_reserve=True)
+
+
+class VerificationSource:
+    """Every arm once per fresh seed, block after block. A block starts only if the budget holds all of it."""
+
+    phase = "verify"
+
+    def __init__(
+        self, arms: Sequence[Arm], *, seeds: Sequence[int], flops: float, ledger: Ledger, spending: Spending, folder: Path
+    ) -> None:
+        self._arms, self._seeds, self._flops = tuple(arms), tuple(seeds), flops
+        self._ledger, self._spending, self._folder = ledger, spending, folder
+        self._block: list[WorkItem] = []
+        self._left: list[list[WorkItem]] = []
+        self._num_running = 0
+
+    def begin(self) -> None:
+        ended = {(result.arm, result.seed) for result in self._ledger.verification()}
+        blocks = [[self._item(arm, seed) for arm in self._arms if (arm.name, seed) not in ended] for seed in self._seeds]
+        self._left = [block for block in blocks if block]
+        self._block = []
+        self._num_running = 0
+
+    def next_item(self) -> WorkItem | None:
+        if not self._block:
+            if not self._left or not self._admits(self._left[0]):
+                return None
+            self._block = self._left.pop(0)
+        self._num_running += 1
+        return self._block.pop(0)
+
+    def exhausted(self) -> bool:
+        return self._num_running == 0 and not self._block and not (self._left and self._admits(self._left[0]))
+
+    def judge(self, item: WorkItem, look: Look) -> bool:
+        return False
+
+    def finish(self, item: WorkItem, outcome: Outcome) -> None:
+        self._num_running -= 1
+        if outcome.status == "unpaid":  # its block stays incomplete; more budget can complete it
+            self._block.clear()
+            self._left.clear()
+            return
+        self._ledger.record_verification(
+            VerificationResult(
+                arm=item.label, seed=item.seed, failure=outcome.failure, checkpoint=item.key,
+                distance=outcome.look.distance if outcome.status == "complete" and outcome.look else None,
+            )  # fmt: skip
+        )
+
+    def _item(self, arm: Arm, seed: int) -> WorkItem:
+        return WorkItem(
+            key=f"verify-{arm.name}-{seed}", label=arm.name, policy=arm.policy.to_dict(), seed=seed, rungs=(1.0,),
+            flops=self._flops,
+        )  # fmt: skip
+
+    def _admits(self, block: Sequence[WorkItem]) -> bool:
+        cost_s = sum(self._spending.cost_s(item) for item in block)
+        return self._spending.fits(cost_s, keep_reserve=False)

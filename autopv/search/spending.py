@@ -1,0 +1,74 @@
+"""Admission: what an item will cost, and whether the budget still holds it beside what is promised already."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from autopv.search.budget import Budget
+from autopv.search.ledger import Ledger
+from autopv.search.work import WorkItem
+
+# An item is admitted only if this multiple of its expected cost fits: run times on shared machines vary.
+SAFETY = 1.15
+_RECENT = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What a device does here: seconds per training FLOP, seconds per measurement, seconds to start one item."""
+
+    s_per_flop: float
+    look_s: float
+    start_s: float
+
+    def item_s(self, *, flops: float, num_looks: int) -> float:
+        """Device-seconds that an item is expected to take."""
+        return flops * self.s_per_flop + num_looks * self.look_s + self.start_s
+
+
+class Spending:
+    """Answers whether one more item fits the budget; learns costs from the items that ended."""
+
+    def __init__(self, *, budget: Budget, ledger: Ledger, speed: Speed, reserve_s: float) -> None:
+        self._budget, self._ledger, self._speed = budget, ledger, speed
+        self.reserve_s = reserve_s
+        self._running: dict[str, tuple[float, float]] = {}
+        self._s_per_flop: deque[float] = deque(maxlen=_RECENT)
+
+    @property
+    def speed(self) -> Speed:
+        """The calibrated speed until two items have ended, then the slowest of the recent ones."""
+        if len(self._s_per_flop) < 2:
+            return self._speed
+        return Speed(s_per_flop=max(self._s_per_flop), look_s=self._speed.look_s, start_s=self._speed.start_s)
+
+    def cost_s(self, item: WorkItem) -> float:
+        """Device-seconds that an item is expected to take."""
+        return self.speed.item_s(flops=item.flops, num_looks=len(item.rungs))
+
+    def start(self, key: str, *, cost_s: float) -> None:
+        """Counts an item as running at an expected cost."""
+        self._running[key] = (time.time(), cost_s)
+
+    def end(self, key: str, *, flops: float | None = None, num_looks: int = 0) -> None:
+        """Counts an item as over; with its FLOPs, learns from what it took from start to end."""
+        started, _ = self._running.pop(key, (time.time(), 0.0))
+        if flops:
+            took_s = time.time() - started - num_looks * self._speed.look_s - self._speed.start_s
+            self._s_per_flop.append(max(took_s, 0.1 * (time.time() - started)) / flops)
+
+    def left_s(self) -> float:
+        """Device-seconds neither spent nor promised to a running item; infinite without a time budget."""
+        if self._budget.device_s is None:
+            return float("inf")
+        now = time.time()
+        promised = sum(max(0.0, cost_s - (now - started)) for started, cost_s in self._running.values())
+        return self._budget.device_s - self._ledger.spent_s() - promised
+
+    def fits(self, cost_s: float, *, keep_reserve: bool) -> bool:
+        """Whether an item (or block of items) of this expected cost can start, beside the reserve where asked."""
+        return cost_s * SAFETY <= self.left_s() - (self.reserve_s if keep_reserve else 0.0)
+
+    def overdrawn(self) -> bool:
+        """Whether the whole budget is spent: whatever still runs must end now."""
+        return self._budget.device_s is not None and self._ledger.spent_s() >= self._budget.device_s

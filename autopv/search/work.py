@@ -1,0 +1,62 @@
+"""Work items: what a worker is asked to do, and what came of it. Searching and verifying hand out the same kind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkItem:
+    """One training to run: a policy, a seed, and the shares of its compute at which it is measured.
+
+    key: names the item and its folder; policy: the policy as its own dict; label: what to call it in front of people;
+    flops: training FLOPs if it runs to its last rung, the annealing of earlier rungs included.
+    """
+
+    key: str
+    label: str
+    policy: Mapping[str, Any]
+    seed: int
+    rungs: tuple[float, ...]
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One measurement of one item: the last-frame distance after an annealed share of its compute."""
+
+    fraction: float
+    distance: float
+    steps: int
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an item ended: `complete` at its last rung, `stopped` before it, `failed` for a reason, or `unpaid` because the
+    budget was spent first (which says nothing about its policy)."""
+
+    status: Literal["complete", "stopped", "failed", "unpaid"]
+    look: Look | None = None
+    failure: str | None = None
+
+
+class WorkSource(Protocol):
+    """Hands out work items and takes what came of them; the executor asks nothing else."""
+
+    phase: str
+
+    def begin(self) -> None:
+        """Called before each launch of Ray: items that were handed out and did not finish are handed out again."""
+
+    def next_item(self) -> WorkItem | None:
+        """The next item to start now, or None when there is none (any more, or until a running one ends)."""
+
+    def exhausted(self) -> bool:
+        """Whether `next_item` will never return another item."""
+
+    def judge(self, item: WorkItem, look: Look) -> bool:
+        """Takes a measurement; returns whether the item goes on to its next rung."""
+
+    def finish(self, item: WorkItem, outcome: Outcome) -> None:
+        """Takes the end of an item; called exactly once for each item of this launch that ended."""

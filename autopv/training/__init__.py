@@ -1,0 +1,1 @@
+"""Training of one model on one policy: the plan, the loop, checkpoints."""

@@ -1,0 +1,113 @@
+"""Full training: one policy, one model, trained to its end with checkpoints, then measured once."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autopv.data.images import load_images
+from autopv.data.splits import split_images
+from autopv.errors import CheckpointError
+from autopv.metrics.metric import make_metric
+from autopv.models.base import default_size_px
+from autopv.policy import Policy
+from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkpoint
+from autopv.training.measure import measure
+from autopv.training.plan import TrainingPlan
+from autopv.training.trainer import Trainer, TrainingProgress
+
+CHECKPOINT_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """A full training; `steps` is how many image-only steps its compute pays for (a longer video gets fewer)."""
+
+    policy: Policy
+    data: str
+    out: Path
+    steps: int
+    size_px: int | None = None
+    channels: int | None = None
+    group_by: str | None = None
+    strict: bool = False
+    model: str = "hvae"
+    preset: str = "tiny"
+    metric: str = "fd_lite0"
+    seed: int = 0
+    device: str = "cpu"
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a full training came to: its last-frame distance on the search split, and the floor there."""
+
+    distance: float
+    floor: float
+    num_images: int
+    steps: int
+    took_s: float
+
+
+def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgress], None] | None = None) -> TrainResult:
+    """Trains into `request.out`, saving as it goes; resumes bit for bit where `request.resume` says so.
+
+    Raises:
+        InputError: the request cannot be met; nothing has been written then.
+        CheckpointError: the folder holds something already, or nothing to resume.
+        TrainingDiverged: a loss or gradient is no longer finite; the last checkpoint stands.
+        KeyboardInterrupt: the user stopped it; the state has been saved.
+    """
+    holds_checkpoint = (request.out / FILE_NAME).exists()
+    if not request.resume and request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
+        hint = "add --resume to go on with the training in it, or " if holds_checkpoint else ""
+        raise CheckpointError(
+            f"--out {request.out} is not empty and nothing is overwritten: {hint}choose another folder."
+        )
+    if request.resume and not holds_checkpoint:
+        raise CheckpointError(f"--resume: {request.out} holds no {FILE_NAME}; leave --resume out to start there.")
+    torch.set_num_threads(1)
+    size_px = request.size_px or default_size_px(request.model, request.preset)
+    image_set = load_images(
+        request.data, size_px=size_px, channels=request.channels, group_by=request.group_by, strict=request.strict
+    )
+    splits = split_images(image_set, seed=request.seed)
+    train, search = image_set.images_NCHW[splits.train], image_set.images_NCHW[splits.search]
+    metric = make_metric(
+        request.metric, search, data_digest=image_set.digest, num_images=min(len(train), len(search), len(splits.final))
+    )
+    trainer = _trainer(request, images_NCHW=train)
+    started_s = saved_s = time.monotonic()
+    if request.resume:
+        resume_checkpoint(trainer, request.out)
+    try:
+        while True:
+            model = trainer.annealed_look(
+                1.0, on_progress=on_progress, should_stop=lambda: time.monotonic() - saved_s >= CHECKPOINT_EVERY_S
+            )
+            save_checkpoint(trainer, request.out)
+            saved_s = time.monotonic()
+            if model is not None:
+                break
+    except KeyboardInterrupt:
+        save_checkpoint(trainer, request.out)
+        raise
+    request.policy.save(request.out / "policy.json", overwrite=True)
+    return TrainResult(
+        distance=measure(model, metric, seed=request.seed), floor=metric.floor_against(train),
+        num_images=metric.identity.num_images, steps=trainer.steps_done, took_s=time.monotonic() - started_s,
+    )  # fmt: skip
+
+
+def _trainer(request: TrainRequest, *, images_NCHW: torch.Tensor) -> Trainer:
+    def build(policy: Policy, plan: TrainingPlan) -> Trainer:
+        return Trainer(
+            request.model, preset=request.preset, size_px=images_NCHW.shape[-1], channels=images_NCHW.shape[1],
+            policy=policy, images_NCHW=images_NCHW, plan=plan, seed=request.seed, device=request.device,
+        )  # fmt: skip
+
+    flops_per_step = build(Policy.image_only(), TrainingPlan(total_flops=1e15)).flops_per_step
+    return build(request.policy, TrainingPlan(total_flops=request.steps * flops_per_step))

@@ -1,0 +1,248 @@
+"""The training loop: a trunk at a constant rate, and annealed looks that branch off it."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autopv.errors import BudgetError, DataError, InputError
+from autopv.models.base import LossTerms, VideoGenerator, build_model
+from autopv.policy.policy import Policy
+from autopv.training.learner import Learner
+from autopv.training.plan import TrainingPlan
+from autopv.training.streams import BatchOrder, stream
+
+# Often enough for a live panel, seldom enough to cost nothing.
+PROGRESS_EVERY_S = 2.0
+# Forward plus backward (gradients of activations and of weights) against forward alone.
+TRAINING_FLOPS_FACTOR = 3
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """Where a training stands: position of the current branch, all steps paid for, and the last step's loss."""
+
+    position: int
+    total_steps: int
+    steps_done: int
+    flops_spent: float
+    learning_rate: float
+    total_loss: float
+    terms: Mapping[str, float]
+    look_fraction: float | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """A decay branch under way or finished: where it ends, and the trunk it left."""
+
+    end_step: int
+    trunk_step: int
+    trunk_tensors: Mapping[str, Tensor]
+
+
+class Trainer:
+    """One training of one model on one policy, measured in steps of equal compute.
+
+    Everything that happens at a step depends on its number and the seed alone, so equal arguments give equal
+    trainings, and a state carried over by `autopv.training.checkpoint` goes on bit for bit (on one device type).
+
+    Raises:
+        DataError: the images are not uint8 of the stated shape, or there are none.
+        BudgetError: the plan does not pay for a single step.
+        ModelError: the model cannot be built so (unknown name, size, more frames than levels).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        preset: str,
+        size_px: int,
+        channels: int,
+        policy: Policy,
+        images_NCHW: Tensor,
+        plan: TrainingPlan,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if images_NCHW.dtype != torch.uint8 or tuple(images_NCHW.shape[1:]) != (channels, size_px, size_px):
+            raise DataError(
+                f"training images must be uint8 of shape (N, {channels}, {size_px}, {size_px}), "
+                f"but got {images_NCHW.dtype} of shape {tuple(images_NCHW.shape)}"
+            )
+        if len(images_NCHW) == 0:
+            raise DataError("training needs at least one image, but got none")
+        self.model_name, self.preset, self.size_px, self.channels = model_name, preset, size_px, channels
+        # The canonical form: policies that render alike train alike, to the bit.
+        policy = policy.canonical()
+        self.policy, self.plan, self.seed, self.device = policy, plan, seed, torch.device(device)
+        model = build_model(
+            model_name,
+            preset=preset,
+            size_px=size_px,
+            channels=channels,
+            num_frames=policy.num_frames,
+            seed=seed,
+        ).to(self.device)
+        self.flops_per_step = TRAINING_FLOPS_FACTOR * plan.batch_size * model.flops_per_image(policy.num_frames)
+        # Rounded down: a training never costs more than it was given.
+        self.total_steps = int(plan.total_flops / self.flops_per_step)
+        if self.total_steps < 1:
+            raise BudgetError(
+                f"a training must pay for one step at least ({self.flops_per_step:.3g} FLOPs with {policy.num_frames} "
+                f"frames, batch {plan.batch_size}), but got total_flops={plan.total_flops:.3g}: give it more"
+            )
+        self.data_digest = hashlib.sha256(images_NCHW.contiguous().cpu().numpy().tobytes()).hexdigest()
+        self.learner = Learner(model, plan=plan)
+        self.steps_done = 0
+        self.look: Look | None = None
+        self._images_NCHW = images_NCHW.to(self.device)
+        self._order = BatchOrder(len(images_NCHW), batch_size=plan.batch_size, seed=seed)
+
+    @property
+    def position(self) -> int:
+        """Steps behind the current weights (inside a look: trunk and branch together)."""
+        return self.learner.num_steps
+
+    @property
+    def trunk_position(self) -> int:
+        """Steps behind the trunk, where training goes on after a look."""
+        return self.position if self.look is None else self.look.trunk_step
+
+    @property
+    def progress(self) -> float:
+        """The share of the total compute behind the current weights."""
+        return self.position / self.total_steps
+
+    @property
+    def total_flops(self) -> float:
+        """What the whole training without its early looks costs: a whole number of steps."""
+        return self.total_steps * self.flops_per_step
+
+    @property
+    def flops_spent(self) -> float:
+        """What every step so far has cost, those of discarded branches included."""
+        return self.steps_done * self.flops_per_step
+
+    @property
+    def flops_position(self) -> float:
+        """The compute behind the trunk."""
+        return self.trunk_position * self.flops_per_step
+
+    def train_until(
+        self,
+        fraction: float,
+        *,
+        on_progress: Callable[[TrainingProgress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> bool:
+        """True once the trunk stands at `fraction` of the total compute; False if `should_stop` said so before.
+
+        A look left open is closed first: the trunk goes on from where it branched off.
+
+        Raises:
+            TrainingDiverged: a loss or gradient is no longer finite.
+        """
+        end_step = self._step_at(fraction)
+        self.close_look()
+        return self._advance(end_step, decay=False, on_progress=on_progress, should_stop=should_stop)
+
+    def annealed_look(
+        self,
+        fraction: float,
+        *,
+        on_progress: Callable[[TrainingProgress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> VideoGenerator | None:
+        """The averaged model after annealing that ends at `fraction` of the total compute; None if stopped before.
+
+        The trunk is trained to where the decay begins and kept aside; it comes back with the next call that needs it.
+        Asked again for the same fraction (after an interruption, say), an unfinished look goes on and a finished one
+        costs nothing. The look at 1.0 is the final model.
+
+        Raises:
+            InputError: the trunk has already passed the point where this decay would begin.
+            TrainingDiverged: a loss or gradient is no longer finite.
+        """
+        end_step = self._step_at(fraction)
+        if self.look is None or self.look.end_step != end_step:
+            start_step = round((1 - self.plan.decay_fraction) * end_step)
+            self.close_look()
+            if self.position > start_step:
+                raise InputError(
+                    f"a look at {fraction:g} anneals from step {start_step}, but the trunk already stands at step "
+                    f"{self.position} of {self.total_steps}: look at a later fraction"
+                )
+            if not self._advance(start_step, decay=False, on_progress=on_progress, should_stop=should_stop):
+                return None
+            self.look = Look(end_step, self.position, self.learner.tensors())
+        if not self._advance(end_step, decay=True, on_progress=on_progress, should_stop=should_stop):
+            return None
+        return self.learner.averaged_model()
+
+    def close_look(self) -> None:
+        """Nothing; the weights are the trunk's again."""
+        if self.look is not None:
+            self.learner.restore(self.look.trunk_tensors)
+            self.look = None
+
+    def _step_at(self, fraction: float) -> int:
+        if not 0 < fraction <= 1:
+            raise InputError(f"0 < fraction <= 1 must hold for a point in a training, but got fraction={fraction!r}")
+        return max(1, round(fraction * self.total_steps))
+
+    def _advance(
+        self,
+        end_step: int,
+        *,
+        decay: bool,
+        on_progress: Callable[[TrainingProgress], None] | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> bool:
+        decay_until = end_step / self.total_steps if decay else None
+        reported_at_s = time.monotonic()
+        while self.position < end_step:
+            if should_stop is not None and should_stop():
+                return False
+            # The middle of the step: the first one does not stand still, nor does the last one of a decay.
+            middle = (self.position + 0.5) / self.total_steps
+            learning_rate = self.plan.learning_rate_at(middle, decay_until=decay_until)
+            loss = self._step(learning_rate)
+            now_s = time.monotonic()
+            if on_progress is not None and (now_s - reported_at_s >= PROGRESS_EVERY_S or self.position == end_step):
+                reported_at_s = now_s
+                on_progress(
+                    TrainingProgress(
+                        position=self.position,
+                        total_steps=self.total_steps,
+                        steps_done=self.steps_done,
+                        flops_spent=self.flops_spent,
+                        learning_rate=learning_rate,
+                        total_loss=float(loss.total_loss.detach()),
+                        terms={name: float(value) for name, value in loss.terms.items()},
+                        look_fraction=decay_until,
+                    )
+                )
+        return True
+
+    def _step(self, learning_rate: float) -> LossTerms:
+        step = self.position
+        indices = self._order.indices(step).to(self.device)
+        images_BCHW = self._images_NCHW[indices].float().div_(255)
+        if self.plan.horizontal_flips:
+            coins = torch.rand(len(images_BCHW), 1, 1, 1, generator=stream(self.seed, purpose="flip", step=step))
+            images_BCHW = torch.where(coins.to(self.device) < 0.5, images_BCHW.flip(-1), images_BCHW)
+        frames_BTCHW = self.policy.render(images_BCHW, generator=stream(self.seed, purpose="render", step=step))
+        loss = self.learner.step(
+            frames_BTCHW,
+            frame_weights_T=self.policy.frame_weights(self.progress),
+            progress=self.progress,
+            learning_rate=learning_rate,
+            generator=stream(self.seed, purpose="posterior", step=step, device=self.device),
+        )
+        self.steps_done += 1
+        return loss

@@ -1,0 +1,1 @@
+"""The proof: controls, blocks of fresh seeds, statistics, verdict."""
