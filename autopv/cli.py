@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from autopv import __version__
 from autopv.errors import AutopvError, InputError
@@ -68,7 +68,11 @@ def _terminate(number: int, _: object) -> None:
 
 
 def _resume_command(arguments: argparse.Namespace) -> str | None:
-    if arguments.command in ("search", "resume") and arguments.out is not None and (arguments.out / "run.json").exists():
+    if (
+        arguments.command in ("search", "resume")
+        and arguments.out is not None
+        and (arguments.out / "run.json").exists()
+    ):
         return f"autopv resume {arguments.out}"
     if arguments.command == "train":
         return "the same command with --resume"
@@ -76,32 +80,62 @@ def _resume_command(arguments: argparse.Namespace) -> str | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="autopv", description="Finds the pseudo-video policy that improves an image generator on your images.")
+    parser = _Parser(
+        prog="autopv", description="Finds the pseudo-video policy that improves an image generator on your images."
+    )
     parser.add_argument("--version", action="version", version=f"autopv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], *, help_text: str, example: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], *, help_text: str, example: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
-            name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.", epilog=f"Example: {example}",
+            name,
+            help=help_text,
+            description=f"{help_text[0].upper()}{help_text[1:]}.",
+            epilog=f"Example: {example}",
             formatter_class=_Help,
-        )  # fmt: skip
+        )
         sub.set_defaults(run=run, command=name)
         return sub
 
     search = command(
-        "search", _search, help_text="find a policy within a budget, verify it, and train with it",
+        "search",
+        _search,
+        help_text="find a policy within a budget, verify it, and train with it",
         example="autopv search --data elpv --budget 10cpu-min",
-    )  # fmt: skip
+    )
     _data_flags(search)
     _model_flags(search)
-    search.add_argument("--budget", required=True, metavar="B", help="hard limit, e.g. 10cpu-min, 64gpu-h, 200trials, or several joined by a comma")
-    search.add_argument("--space", default="stage2_expressive", metavar="S", help="search space: stage1_noise, stage2_expressive, or a .toml file")
-    search.add_argument("--seeds", type=_positive, default=3, metavar="N", help="fresh seeds per arm in the verification")
-    search.add_argument("--workers", type=_positive, metavar="N", help="trials at a time, one device each; default: all cores (or GPUs)")
-    search.add_argument("--trial-steps", type=_positive, metavar="N", help="image-only steps that a trial's compute pays for; default: chosen from the budget")
+    search.add_argument(
+        "--budget",
+        required=True,
+        metavar="B",
+        help="hard limit, e.g. 10cpu-min, 64gpu-h, 200trials, or several joined by a comma",
+    )
+    search.add_argument(
+        "--space",
+        default="stage2_expressive",
+        metavar="S",
+        help="search space: stage1_noise, stage2_expressive, or a .toml file",
+    )
+    search.add_argument(
+        "--seeds", type=_positive, default=3, metavar="N", help="fresh seeds per arm in the verification"
+    )
+    search.add_argument(
+        "--workers", type=_positive, metavar="N", help="trials at a time, one device each; default: all cores (or GPUs)"
+    )
+    search.add_argument(
+        "--trial-steps",
+        type=_positive,
+        metavar="N",
+        help="image-only steps that a trial's compute pays for; default: chosen from the budget",
+    )
     _out_flag(search, "run folder to make; default: runs/DATE-TIME")
 
-    resume = command("resume", _resume, help_text="go on with an interrupted run", example="autopv resume runs/20261122-1200")
+    resume = command(
+        "resume", _resume, help_text="go on with an interrupted run", example="autopv resume runs/20261122-1200"
+    )
     resume.add_argument("out", type=Path, metavar="RUN_DIR", help="run folder")
     resume.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -109,46 +143,85 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("out", type=Path, metavar="RUN_DIR", help="run folder")
 
     train = command(
-        "train", _train, help_text="train a model with a policy, with checkpoints",
+        "train",
+        _train,
+        help_text="train a model with a policy, with checkpoints",
         example="autopv train --policy policy.json --data elpv --out model",
-    )  # fmt: skip
-    train.add_argument("--policy", required=True, type=Path, metavar="FILE", help="policy JSON, e.g. a run folder's policy.json")
+    )
+    train.add_argument(
+        "--policy", required=True, type=Path, metavar="FILE", help="policy JSON, e.g. a run folder's policy.json"
+    )
     _data_flags(train)
     _model_flags(train)
-    train.add_argument("--steps", type=_positive, default=4800, metavar="N", help="image-only steps that the training's compute pays for")
+    train.add_argument(
+        "--steps",
+        type=_positive,
+        default=4800,
+        metavar="N",
+        help="image-only steps that the training's compute pays for",
+    )
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     train.add_argument("--resume", action="store_true", help="go on with the training in --out")
     _out_flag(train, "folder for the checkpoint", required=True)
 
-    sample = command("sample", _sample, help_text="sample images from a checkpoint", example="autopv sample --checkpoint model -n 64 --out samples")
-    sample.add_argument("--checkpoint", required=True, type=Path, metavar="DIR", help="folder of a checkpoint (a run's model/, or `train --out`)")
+    sample = command(
+        "sample",
+        _sample,
+        help_text="sample images from a checkpoint",
+        example="autopv sample --checkpoint model -n 64 --out samples",
+    )
+    sample.add_argument(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of a checkpoint (a run's model/, or `train --out`)",
+    )
     sample.add_argument("-n", type=_positive, default=64, metavar="N", help="number of images")
     sample.add_argument("--seed", type=int, default=0, help="seed of the samples")
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1: fewer oddities, less variety")
     _out_flag(sample, "folder for the PNG files", required=True)
 
     preview = command(
-        "preview", _preview, help_text="draw a policy's pseudo videos", example="autopv preview --policy policy.json --data elpv --out preview.png"
-    )  # fmt: skip
+        "preview",
+        _preview,
+        help_text="draw a policy's pseudo videos",
+        example="autopv preview --policy policy.json --data elpv --out preview.png",
+    )
     preview.add_argument("--policy", required=True, type=Path, metavar="FILE", help="policy JSON")
     _data_flags(preview)
     preview.add_argument("--seed", type=int, default=0, help="seed of the corruption")
     preview.add_argument("-n", type=_positive, default=6, metavar="N", help="number of images, one row each")
     _out_flag(preview, "PNG file to write", required=True)
 
-    policy = command("policy", _policy, help_text="check or show policy files", example="autopv policy validate policy.json")
-    policy.add_argument("action", choices=("validate", "show"), help="validate: check the file; show: its canonical form")
+    policy = command(
+        "policy", _policy, help_text="check or show policy files", example="autopv policy validate policy.json"
+    )
+    policy.add_argument(
+        "action", choices=("validate", "show"), help="validate: check the file; show: its canonical form"
+    )
     policy.add_argument("file", type=Path, help="policy JSON")
 
-    command("doctor", _doctor, help_text="say what this machine offers and what is missing for what", example="autopv doctor")
+    command(
+        "doctor",
+        _doctor,
+        help_text="say what this machine offers and what is missing for what",
+        example="autopv doctor",
+    )
     return parser
 
 
 def _data_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, metavar="D", help="folder of images, .npz or .npy array, or a demo name (elpv)")
-    parser.add_argument("--size", type=_positive, metavar="PX", help="side that images are resized to; default: the preset's")
+    parser.add_argument(
+        "--data", required=True, metavar="D", help="folder of images, .npz or .npy array, or a demo name (elpv)"
+    )
+    parser.add_argument(
+        "--size", type=_positive, metavar="PX", help="side that images are resized to; default: the preset's"
+    )
     parser.add_argument("--channels", type=int, choices=(1, 3), help="1 grey, 3 colour; default: what the images have")
-    parser.add_argument("--group-by", metavar="REGEX", help="part of the file name that names the object; its images stay in one split")
+    parser.add_argument(
+        "--group-by", metavar="REGEX", help="part of the file name that names the object; its images stay in one split"
+    )
     parser.add_argument("--strict", action="store_true", help="refuse data with broken images instead of skipping them")
 
 
@@ -174,11 +247,22 @@ def _search(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         arguments.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     request = SearchRequest(
-        data=arguments.data, budget=budget, out=arguments.out, size_px=arguments.size, channels=arguments.channels,
-        group_by=arguments.group_by, strict=arguments.strict, model=arguments.model, preset=arguments.preset,
-        metric=arguments.metric, space=arguments.space, seed=arguments.seed, num_seeds=arguments.seeds,
-        num_workers=arguments.workers, trial_steps=arguments.trial_steps,
-    )  # fmt: skip
+        data=arguments.data,
+        budget=budget,
+        out=arguments.out,
+        size_px=arguments.size,
+        channels=arguments.channels,
+        group_by=arguments.group_by,
+        strict=arguments.strict,
+        model=arguments.model,
+        preset=arguments.preset,
+        metric=arguments.metric,
+        space=arguments.space,
+        seed=arguments.seed,
+        num_seeds=arguments.seeds,
+        num_workers=arguments.workers,
+        trial_steps=arguments.trial_steps,
+    )
     start_job(request, listener=ProgressLines())
     return _end_of_run(arguments)
 
@@ -216,45 +300,37 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from autopv.policy import Policy
+    from autopv.report.progress import training_lines
     from autopv.training.full import TrainRequest, train_fully
 
     policy = Policy.load(arguments.policy)
     request = TrainRequest(
-        policy=policy, data=arguments.data, out=arguments.out, steps=arguments.steps, size_px=arguments.size,
-        channels=arguments.channels, group_by=arguments.group_by, strict=arguments.strict, model=arguments.model,
-        preset=arguments.preset, metric=arguments.metric, seed=arguments.seed, device=arguments.device,
+        policy=policy,
+        data=arguments.data,
+        out=arguments.out,
+        steps=arguments.steps,
+        size_px=arguments.size,
+        channels=arguments.channels,
+        group_by=arguments.group_by,
+        strict=arguments.strict,
+        model=arguments.model,
+        preset=arguments.preset,
+        metric=arguments.metric,
+        seed=arguments.seed,
+        device=arguments.device,
         resume=arguments.resume,
-    )  # fmt: skip
+    )
     print(f"Training {arguments.model}/{arguments.preset} with {policy.describe()}", file=sys.stderr)
-    result = train_fully(request, on_progress=_training_lines())
+    result = train_fully(request, on_progress=training_lines())
     if arguments.json:
         print(json.dumps(vars(result), indent=2))
     else:
         print(
-            f"{arguments.metric} {result.distance:.1f} on the search split (n = {result.num_images}), floor {result.floor:.1f}, "
-            f"excess {result.distance - result.floor:.1f}; {result.steps} steps in {result.took_s:.0f} s. "
-            f"Checkpoint in {arguments.out}"
+            f"{arguments.metric} {result.distance:.1f} on the search split (n = {result.num_images}), "
+            f"floor {result.floor:.1f}, excess {result.distance - result.floor:.1f}; "
+            f"{result.steps} steps in {result.took_s:.0f} s. Checkpoint in {arguments.out}"
         )
     return 0
-
-
-def _training_lines() -> Callable[[Any], None]:
-    """A line every few seconds: step, loss, steps per second and time left."""
-    started_s, first_step, last_line_s = time.monotonic(), None, 0.0
-
-    def on_progress(progress: Any) -> None:
-        nonlocal first_step, last_line_s
-        now_s = time.monotonic()
-        first_step = progress.position if first_step is None else first_step
-        if now_s - last_line_s < 5 and progress.position < progress.total_steps:
-            return
-        last_line_s = now_s
-        rate = max(1e-9, (progress.position - first_step) / max(1e-9, now_s - started_s))
-        left_s = (progress.total_steps - progress.position) / rate
-        left = f", {rate:.1f} steps/s, {left_s / 60:.1f} min left" if progress.position > first_step else ""
-        print(f"step {progress.position}/{progress.total_steps}  loss {progress.total_loss:.4f}{left}", file=sys.stderr)
-
-    return on_progress
 
 
 def _sample(arguments: argparse.Namespace) -> int:
@@ -287,9 +363,12 @@ def _preview(arguments: argparse.Namespace) -> int:
     if arguments.out.exists():
         raise InputError(f"--out {arguments.out} exists and nothing is overwritten: choose another name.")
     image_set = load_images(
-        arguments.data, size_px=arguments.size or 64, channels=arguments.channels, group_by=arguments.group_by,
+        arguments.data,
+        size_px=arguments.size or 64,
+        channels=arguments.channels,
+        group_by=arguments.group_by,
         strict=arguments.strict,
-    )  # fmt: skip
+    )
     write_preview(policy, image_set.images_NCHW, arguments.out, num_images=arguments.n, seed=arguments.seed)
     print(f"{arguments.out}: {policy.describe()}")
     return 0

@@ -2,12 +2,15 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from autopv.search.budget import Budget, device_time_text, rounded_up
+from autopv.training.trainer import TrainingProgress
+from autopv.verify.statistics import MIN_BLOCKS
 
 _HEARTBEAT_S = 15.0
+_TRAINING_LINE_EVERY_S = 5.0
 
 
 class ProgressLines:
@@ -38,7 +41,9 @@ class ProgressLines:
     def _on_phase(self, event: Mapping[str, Any]) -> None:
         if event["phase"] == "verify":
             self._best = None
-            self._line(f"Verifying {len(event['arms'])} arms on fresh seeds and the final split: {', '.join(event['arms'])}")
+            self._line(
+                f"Verifying {len(event['arms'])} arms on fresh seeds and the final split: {', '.join(event['arms'])}"
+            )
         else:
             self._line("Starting the workers.")
 
@@ -56,7 +61,8 @@ class ProgressLines:
         if fraction >= 1:
             if self._best is None or distance < self._best[0]:
                 self._best = (distance, label)
-            self._line(f"{label:<14} full compute  distance {distance:8.1f}   best so far {self._best[0]:.1f} ({self._best[1]})")
+            best = f"best so far {self._best[0]:.1f} ({self._best[1]})"
+            self._line(f"{label:<14} full compute  distance {distance:8.1f}   {best}")
         else:
             fate = "goes on" if event["goes_on"] else "stopped here"
             self._line(f"{label:<14} rung {fraction:>4.0%}     distance {distance:8.1f}   {fate}")
@@ -79,7 +85,7 @@ class ProgressLines:
         if self._budget is not None and self._budget.device_s is not None:
             left_s = max(0.0, self._budget.device_s - self._spent_s)
             spent = f" {self._spent_s / self._budget.device_s:4.0%} spent, {left_s / 60:.1f} min left |"
-        print(f"{minutes:3d}:{seconds:02d} |{spent} {text}", file=self._stream, flush=True)  # noqa: T201
+        print(f"{minutes:3d}:{seconds:02d} |{spent} {text}", file=self._stream, flush=True)
 
 
 def plan_lines(event: Mapping[str, Any]) -> list[str]:
@@ -89,20 +95,21 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
     metric = event["metric"]
     lines = [
         f"{event['num_images']} images ({train} train, {search} search, {final} final"
-        + (f"; {event['skipped']} broken ones skipped" if event["skipped"] else "")
         + f"); metric {metric['name']} at {metric['input_size_px']} px input, n = {metric['num_images']}"
     ]
+    if event["skipped"]:
+        lines.append(f"{len(event['skipped'])} broken ones skipped: " + "; ".join(event["skipped"][:5]))
     trials = f"{event['num_trials']} trials" if budget.device_s is None else f"about {event['num_trials']} trials"
     lines.append(
         f"{budget} buys {trials} of {event['trial_steps']} steps, about {event['trial_s']:.0f} s each here, on "
         f"{event['num_workers']} worker{'s' * (event['num_workers'] > 1)}"
     )
     blocks = f"{event['num_blocks']} block{'s' * (event['num_blocks'] != 1)} of {event['num_arms']} arms on fresh seeds"
-    if event["num_blocks"] >= event["num_seeds"]:
+    if event["num_blocks"] >= MIN_BLOCKS:
         lines.append(f"and a verification in {blocks}" + _reserve(event, budget) + ": a verdict is affordable")
     else:
         lines.append(
-            f"and {blocks} of the {event['num_seeds']} that a verdict needs{_reserve(event, budget)}: expect "
+            f"and {blocks} of the {MIN_BLOCKS} that a verdict needs{_reserve(event, budget)}: expect "
             f'"not enough evidence"; about {rounded_up(event["verdict_needs_s"], device=budget.device)} would buy one'
         )
     return lines
@@ -112,3 +119,30 @@ def _reserve(event: Mapping[str, Any], budget: Budget) -> str:
     if not event["reserve_s"]:
         return ""
     return f" ({device_time_text(round(event['reserve_s']), device=budget.device)} kept back for it)"
+
+
+def training_lines(*, stream: TextIO | None = None) -> Callable[[TrainingProgress], None]:
+    """A listener for a full training: now and then a line with step, loss, speed and the time left."""
+    stream = stream or sys.stderr
+    started_s, first_position, last_line_s = time.monotonic(), -1, 0.0
+
+    def on_progress(progress: TrainingProgress) -> None:
+        nonlocal first_position, last_line_s
+        now_s = time.monotonic()
+        first_position = progress.position if first_position < 0 else first_position
+        done = progress.position - first_position
+        if now_s - last_line_s < _TRAINING_LINE_EVERY_S and progress.position < progress.total_steps:
+            return
+        last_line_s = now_s
+        speed = ""
+        if done > 0:
+            rate = done / (now_s - started_s)
+            left_s = (progress.total_steps - progress.position) / rate
+            speed = f"  {rate:.1f} steps/s  {left_s / 60:.1f} min left"
+        print(
+            f"step {progress.position}/{progress.total_steps}  loss {progress.total_loss:.4f}{speed}",
+            file=stream,
+            flush=True,
+        )
+
+    return on_progress

@@ -26,7 +26,7 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
     parts = [_arms_table(result) if verdict["seeds"] else _trials_table(result)]
     use = result["use_s"]
     spent = result["spent_s"]
-    budget = Budget.parse(result["budget"])
+    budget = Budget.parse(result["settings"]["budget"])
     of = f" of {budget.device_s / 60:.1f}" if budget.device_s is not None else ""
     phases = result["spent_by_phase_s"]
     parts.append(
@@ -36,9 +36,15 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
         f"Trials: {_trial_counts(result['trials'])}."
     )
     best = result["best_found"]
-    parts.append(f"Best found by the search: {best['policy']} ({best['trial']})" if best else "The search found no policy.")
+    parts.append(
+        f"Best found by the search: {best['policy']} ({best['trial']})" if best else "The search found no policy."
+    )
     parts.append(f"Recommended: {result['recommended_policy']}")
-    files = [name for name in ("policy.json", "best_found.json", "model", "preview.png", "samples.png") if (folder / name).exists()]
+    files = [
+        name
+        for name in ("policy.json", "best_found.json", "model", "preview.png", "samples.png")
+        if (folder / name).exists()
+    ]
     parts.append(f"In {folder}: {', '.join(files)}")
     parts.append(verdict["sentence"])
     return "\n\n".join(parts)
@@ -87,16 +93,19 @@ def _arms_table(result: Mapping[str, Any]) -> str:
         rows.append([c["arm"], f"{c['mean_excess']:.1f}", change, interval, seeds, policies[c["arm"]]])
     metric = result["metrics"]["final"]
     head = (
-        f"Verification on the final split: {metric['name']} ({metric['input_size_px']} px, n = {metric['num_images']}), "
-        f"floor {verdict['floor']:.1f}; {len(verdict['seeds'])} fresh seeds per arm, "
-        f"{result['trial_steps']} image-only steps' worth of compute each"
+        f"Verification on the final split: {metric['name']} ({metric['input_size_px']} px, "
+        f"n = {metric['num_images']}), floor {verdict['floor']:.1f}; {len(verdict['seeds'])} fresh "
+        f"seed{'s' * (len(verdict['seeds']) > 1)} per arm, "
+        f"{result['settings']['trial_steps']} image-only steps' worth of compute each"
     )
     return head + "\n" + _table(["arm", "excess", "change", "95% interval", "distance by seed", "policy"], rows)
 
 
 def _trials_table(result: Mapping[str, Any]) -> str:
     complete = sorted((t for t in result["trials"] if t["distance"] is not None), key=lambda t: t["distance"])
-    rows = [[t["control"] or t["key"], f"{t['distance'] - result['floors']['search']:.1f}", t["policy"]] for t in complete]
+    rows = [
+        [t["control"] or t["key"], f"{t['distance'] - result['floors']['search']:.1f}", t["policy"]] for t in complete
+    ]
     head = f"Trials at full compute on the search split (one seed each; floor {result['floors']['search']:.1f})"
     return head + "\n" + _table(["trial", "excess", "policy"], rows)
 
@@ -104,13 +113,16 @@ def _trials_table(result: Mapping[str, Any]) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
     )
 
 
 def _trial_counts(trials: Sequence[Mapping[str, Any]]) -> str:
     states = [trial["state"] for trial in trials]
-    counted = [f"{states.count(state)} {state}" for state in ("complete", "stopped", "failed", "running") if state in states]
+    counted = [
+        f"{states.count(state)} {state}" for state in ("complete", "stopped", "failed", "running") if state in states
+    ]
     return ", ".join(counted) or "none"
 
 

@@ -37,7 +37,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """The budget that `text` states, for instance `64gpu-h`, `90gpu-min`, `10cpu-min`, `200trials`, `2cpu-h,40trials`.
+        """The budget that `text` states, for instance `64gpu-h`, `10cpu-min`, `200trials` or `2cpu-h,40trials`.
 
         Raises:
             BudgetError: an unknown unit, no number, a limit given twice, or cpu and gpu time together.
@@ -58,7 +58,9 @@ class Budget:
                 trials = int(number)
             elif unit in _UNITS:
                 if device_s is not None:
-                    raise BudgetError(f"--budget: device time is given twice in {text!r}; one kind of device runs a job.")
+                    raise BudgetError(
+                        f"--budget: device time is given twice in {text!r}; one kind of device runs a job."
+                    )
                 device, seconds = _UNITS[unit]
                 device_s = number * seconds
             else:

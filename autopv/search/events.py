@@ -16,7 +16,7 @@ class EventLog:
         self._path = path
         self._listener = listener
 
-    def emit(self, event: str, /, **fields: Any) -> None:  # noqa: D417 - the fields are the event
+    def emit(self, event: str, /, **fields: Any) -> None:
         """Writes the event down at once (a crash may cut the last line, which readers skip)."""
         record = {"time": round(time.time(), 3), "event": event, **fields}
         with self._path.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Runs work items on Ray Tune. Ray executes and nothing else: what is proposed, stopped, charged and kept is decided here.
+"""Runs work items on Ray Tune. Ray executes, nothing else: what is proposed, stopped, charged and kept is ours.
 
 Each launch builds a fresh Tuner; Ray's own snapshots go to a temporary folder and are never read back.
 """
@@ -43,7 +43,11 @@ class _Running:
     looks: list[Look] = field(default_factory=list)
     failure: str | None = None
     stopped: bool = False
-    recovered: bool = False
+    # What this launch's worker did itself, without what it took over from a checkpoint.
+    flops: float = 0.0
+    training_s: float = 0.0
+    evaluation_s: float = 0.0
+    num_measured: int = 0
 
 
 class Executor:
@@ -109,7 +113,7 @@ class Executor:
                 self._launch(source, hooks=hooks, inputs=inputs)
             except (AutopvError, OSError, TypeError, ValueError, KeyError, AttributeError, AssertionError):
                 raise  # ours, or the disk's
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 # Ray turns some worker deaths (its own memory monitor, say) into an exception of fit() itself.
                 failures, broke_down = failures + 1, True
                 self._events.emit("ray_failed", reason=f"{type(error).__name__}: {error}"[:500], attempt=failures)
@@ -185,9 +189,12 @@ class _Hooks:
         """Writes down what the worker did since its last report."""
         running = self._running.get(tune_id)
         if running is not None:
-            self._ledger.record_usage(
-                running.item.key, training_s=result["training_s"], evaluation_s=result["evaluation_s"]
-            )
+            training_s, evaluation_s = result["training_s"], result["evaluation_s"]
+            self._ledger.record_usage(running.item.key, training_s=training_s, evaluation_s=evaluation_s)
+            running.flops += result["flops_done"]
+            running.training_s += training_s
+            running.evaluation_s += evaluation_s
+            running.num_measured += evaluation_s > 0
 
     def on_result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """Takes one report of a worker; returns whether its item goes on."""
@@ -208,9 +215,16 @@ class _Hooks:
         goes_on = self._source.judge(item, look)
         running.stopped = not goes_on
         self._events.emit(
-            "look", phase=self._source.phase, key=item.key, label=item.label, fraction=look.fraction,
-            distance=round(look.distance, 4), steps=look.steps, goes_on=goes_on, spent_s=round(self._ledger.spent_s(), 1),
-        )  # fmt: skip
+            "look",
+            phase=self._source.phase,
+            key=item.key,
+            label=item.label,
+            fraction=look.fraction,
+            distance=round(look.distance, 4),
+            steps=look.steps,
+            goes_on=goes_on,
+            spent_s=round(self._ledger.spent_s(), 1),
+        )
         return goes_on
 
     def on_end(self, tune_id: str, *, error: str | None) -> None:
@@ -231,18 +245,27 @@ class _Hooks:
         if outcome.status == "stopped":  # nothing will sample from it or go on with it
             (self._folder.item(item.key) / FILE_NAME).unlink(missing_ok=True)
         self._ledger.release(item.key)
-        learns = look is not None and outcome.status in ("complete", "stopped") and not running.recovered
-        self._spending.end(item.key, flops=look.flops if learns and look else None, num_looks=len(running.looks))
+        self._spending.end(item.key)
+        self._spending.learn(
+            training_s=running.training_s,
+            flops=running.flops,
+            evaluation_s=running.evaluation_s,
+            num_looks=running.num_measured,
+        )
         self._events.emit(
-            "item_ended", phase=self._source.phase, key=item.key, label=item.label, status=outcome.status,
-            failure=outcome.failure, distance=None if look is None else round(look.distance, 4),
+            "item_ended",
+            phase=self._source.phase,
+            key=item.key,
+            label=item.label,
+            status=outcome.status,
+            failure=outcome.failure,
+            distance=None if look is None else round(look.distance, 4),
             spent_s=round(self._ledger.spent_s(), 1),
-        )  # fmt: skip
+        )
 
     def on_recover(self, tune_id: str) -> None:
         running = self._running.get(tune_id)
         if running is not None:
-            running.recovered = True
             self._events.emit("worker_lost", key=running.item.key, label=running.item.label)
 
     def beat(self) -> None:

@@ -29,8 +29,10 @@ _SHARE_WITHOUT_VERDICT = 0.4
 _MEAN_SHARE = 0.8
 _WARM_UP_STEPS = 3
 _TIMED_S = 1.5
-# A worker that is reused starts an item in no time; a new one imports torch first. Charged either way.
+# Building a model and a trainer in a worker that is up. A new worker imports torch first; each phase starts them anew.
 _START_S = 0.5
+_WORKER_START_S = 8.0
+_NUM_PHASES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,16 @@ def calibrate(
     torch.set_num_threads(1)
     try:
         trainer = Trainer(
-            model, preset=preset, size_px=images_NCHW.shape[-1], channels=images_NCHW.shape[1],
-            policy=Policy.image_only(), images_NCHW=images_NCHW, plan=plan, seed=0, device=device,
-        )  # fmt: skip
+            model,
+            preset=preset,
+            size_px=images_NCHW.shape[-1],
+            channels=images_NCHW.shape[1],
+            policy=Policy.image_only(),
+            images_NCHW=images_NCHW,
+            plan=plan,
+            seed=0,
+            device=device,
+        )
         trainer.train_until(_WARM_UP_STEPS / trainer.total_steps)
         started_s, started_steps = time.monotonic(), trainer.steps_done
         trainer.train_until(0.5, should_stop=lambda: time.monotonic() - started_s >= _TIMED_S)
@@ -88,6 +97,7 @@ def plan_search(
     num_controls: int,
     num_arms: int,
     num_seeds: int,
+    num_workers: int,
     trial_steps: int | None = None,
 ) -> SearchPlan:
     """How the budget is divided. The longest trial is taken at which a verdict on `num_seeds` seeds can be afforded.
@@ -98,6 +108,9 @@ def plan_search(
         BudgetError: the budget does not pay for image-only training and one trial; says which would.
     """
 
+    starts_s = _NUM_PHASES * num_workers * _WORKER_START_S
+    device_s = 0.0 if budget.device_s is None else budget.device_s - starts_s
+
     def trial_s(steps: int) -> float:
         return speed.item_s(flops=item_flops(steps * flops_per_step, rungs=rungs, plan=plan), num_looks=len(rungs))
 
@@ -105,35 +118,41 @@ def plan_search(
         return num_arms * speed.item_s(flops=steps * flops_per_step, num_looks=1) * SAFETY
 
     def result(steps: int, *, num_blocks: int) -> SearchPlan:
-        reserve_s = None if budget.device_s is None else num_blocks * block_s(steps)
+        blocks_s = num_blocks * block_s(steps)
+        reserve_s = None if budget.device_s is None else blocks_s + bool(num_blocks) * starts_s / _NUM_PHASES
         num_trials = budget.trials or 10**9
         if budget.device_s is not None:
-            left_s = budget.device_s - (reserve_s or 0.0)
+            left_s = device_s - (reserve_s or 0.0)
             num_trials = min(num_trials, _num_trials(left_s, trial_s(steps), num_controls=num_controls))
-        verdict_needs_s = MIN_BLOCKS * block_s(steps) + _FEWEST_TRIALS * trial_s(steps)
+        verdict_needs_s = MIN_BLOCKS * block_s(steps) + _FEWEST_TRIALS * trial_s(steps) + starts_s
         return SearchPlan(
-            trial_steps=steps, trial_flops=steps * flops_per_step, trial_s=trial_s(steps), num_trials=num_trials,
-            num_blocks=num_blocks, reserve_s=reserve_s, verdict_needs_s=verdict_needs_s,
-        )  # fmt: skip
+            trial_steps=steps,
+            trial_flops=steps * flops_per_step,
+            trial_s=trial_s(steps),
+            num_trials=num_trials,
+            num_blocks=num_blocks,
+            reserve_s=reserve_s,
+            verdict_needs_s=verdict_needs_s,
+        )
 
     if budget.device_s is None:
         return result(trial_steps or SHORTEST_TRIAL_STEPS, num_blocks=num_seeds)
     ladder = [SHORTEST_TRIAL_STEPS * 2**k for k in range(_LONGEST_DOUBLING)]
     for steps in [trial_steps] if trial_steps else reversed(ladder):
         verification_s = num_seeds * block_s(steps)
-        affordable = verification_s <= _MOST_FOR_VERIFICATION * budget.device_s
-        if affordable and budget.device_s - verification_s >= _FEWEST_TRIALS * _MEAN_SHARE * trial_s(steps):
+        affordable = verification_s <= _MOST_FOR_VERIFICATION * device_s
+        if affordable and device_s - verification_s >= _FEWEST_TRIALS * _MEAN_SHARE * trial_s(steps):
             return result(steps, num_blocks=num_seeds)
     steps = trial_steps or SHORTEST_TRIAL_STEPS
-    if budget.device_s < 2 * trial_s(steps) * SAFETY:
-        smallest_s = (num_controls + 2) * trial_s(steps) * SAFETY
+    if device_s < 2 * trial_s(steps) * SAFETY:
+        smallest_s = (num_controls + 2) * trial_s(steps) * SAFETY + starts_s
         raise BudgetError(
             f"--budget {budget} does not pay for image-only training and one trial of {steps} steps, about "
             f"{trial_s(steps):.0f} s each on this machine. The smallest sensible budget, with all controls, is "
             f"{rounded_up(smallest_s, device=budget.device)}; a verdict takes about "
             f"{rounded_up(result(steps, num_blocks=0).verdict_needs_s, device=budget.device)}."
         )
-    num_blocks = min(num_seeds, int(_SHARE_WITHOUT_VERDICT * budget.device_s / block_s(steps)))
+    num_blocks = min(num_seeds, int(_SHARE_WITHOUT_VERDICT * device_s / block_s(steps)))
     return result(steps, num_blocks=num_blocks)
 
 

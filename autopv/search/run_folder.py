@@ -18,9 +18,10 @@ FORMAT_VERSION = 1
 class RunSettings:
     """What a job was asked to do and what was settled before its first trial; `run.json`, written once.
 
-    data_digest and splits_digest: what the images and splits must still be when the job is resumed.
-    trial_flops: training FLOPs of one full trial and of one verification run; rungs: shares of it at which a trial is measured.
-    training: the training plan as its own dict; reserve_s: device-seconds kept back for verification, None without a time budget.
+    data_digest and splits_digest: what images and splits must still be when the job is resumed.
+    trial_flops: training FLOPs of one full trial and of one verification run.
+    rungs: shares of trial_flops at which a trial is measured. training: the training plan as its own dict.
+    reserve_s: device-seconds kept back for verification, None without a time budget.
     """
 
     data: str
@@ -55,7 +56,31 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.trials = path / "trials"
+        self.study = path / "study.db"
+        self.ledger = path / "ledger.db"
+        self.events = path / "events.jsonl"
+        self.space = path / "space.toml"
+        self.policy = path / "policy.json"
+        self.best_found = path / "best_found.json"
+        self.result = path / "result.json"
+        self.model = path / "model"
         self._lock: IO[str] | None = None
+
+    @classmethod
+    def check_free(cls, path: Path) -> None:
+        """Nothing, if a new run can be made there.
+
+        Raises:
+            RunFolderError: the folder holds something.
+        """
+        if (path / "run.json").exists():
+            raise RunFolderError(
+                f"--out {path} already holds a run; nothing is overwritten. "
+                f"Go on with it by `autopv resume {path}`, or choose another folder."
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(f"--out {path} exists and is not an empty folder; choose another one.")
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -64,14 +89,8 @@ class RunFolder:
         Raises:
             RunFolderError: the folder holds something, or cannot be written.
         """
+        cls.check_free(path)
         folder = cls(path)
-        if (path / "run.json").exists():
-            raise RunFolderError(
-                f"--out {path} already holds a run; nothing is overwritten. "
-                f"Go on with it by `autopv resume {path}`, or choose another folder."
-            )
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunFolderError(f"--out {path} exists and is not an empty folder; choose another one.")
         try:
             folder.trials.mkdir(parents=True)
         except OSError as error:
@@ -86,18 +105,10 @@ class RunFolder:
             RunFolderError: there is none, or it was made in a format this version does not know.
         """
         if not (path / "run.json").exists():
-            raise RunFolderError(f"{path} is not a run folder: it has no run.json. `autopv search --out {path}` starts one.")
+            raise RunFolderError(
+                f"{path} is not a run folder: it has no run.json. `autopv search --out {path}` starts one."
+            )
         return cls(path)
-
-    trials = property(lambda self: self.path / "trials")
-    study = property(lambda self: self.path / "study.db")
-    ledger = property(lambda self: self.path / "ledger.db")
-    events = property(lambda self: self.path / "events.jsonl")
-    space = property(lambda self: self.path / "space.toml")
-    policy = property(lambda self: self.path / "policy.json")
-    best_found = property(lambda self: self.path / "best_found.json")
-    result = property(lambda self: self.path / "result.json")
-    model = property(lambda self: self.path / "model")
 
     def item(self, key: str) -> Path:
         """The folder of one trial or verification run."""

@@ -1,7 +1,6 @@
-"""The two sources of work: the search, which proposes trials, and the verification, which repeats arms on fresh seeds."""
+"""The two sources of work: the search proposes trials, the verification repeats arms on fresh seeds."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from autopv.search.budget import Budget
 from autopv.search.ledger import Ledger, VerificationResult
@@ -60,17 +59,19 @@ class VerificationSource:
     phase = "verify"
 
     def __init__(
-        self, arms: Sequence[Arm], *, seeds: Sequence[int], flops: float, ledger: Ledger, spending: Spending, folder: Path
+        self, arms: Sequence[Arm], *, seeds: Sequence[int], flops: float, ledger: Ledger, spending: Spending
     ) -> None:
         self._arms, self._seeds, self._flops = tuple(arms), tuple(seeds), flops
-        self._ledger, self._spending, self._folder = ledger, spending, folder
+        self._ledger, self._spending = ledger, spending
         self._block: list[WorkItem] = []
         self._left: list[list[WorkItem]] = []
         self._num_running = 0
 
     def begin(self) -> None:
         ended = {(result.arm, result.seed) for result in self._ledger.verification()}
-        blocks = [[self._item(arm, seed) for arm in self._arms if (arm.name, seed) not in ended] for seed in self._seeds]
+        blocks = [
+            [self._item(arm, seed) for arm in self._arms if (arm.name, seed) not in ended] for seed in self._seeds
+        ]
         self._left = [block for block in blocks if block]
         self._block = []
         self._num_running = 0
@@ -87,7 +88,7 @@ class VerificationSource:
         return self._num_running == 0 and not self._block and not (self._left and self._admits(self._left[0]))
 
     def judge(self, item: WorkItem, look: Look) -> bool:
-        return False
+        return look.fraction < item.rungs[-1]
 
     def finish(self, item: WorkItem, outcome: Outcome) -> None:
         self._num_running -= 1
@@ -97,16 +98,23 @@ class VerificationSource:
             return
         self._ledger.record_verification(
             VerificationResult(
-                arm=item.label, seed=item.seed, failure=outcome.failure, checkpoint=item.key,
+                arm=item.label,
+                seed=item.seed,
+                failure=outcome.failure,
+                checkpoint=item.key,
                 distance=outcome.look.distance if outcome.status == "complete" and outcome.look else None,
-            )  # fmt: skip
+            )
         )
 
     def _item(self, arm: Arm, seed: int) -> WorkItem:
         return WorkItem(
-            key=f"verify-{arm.name}-{seed}", label=arm.name, policy=arm.policy.to_dict(), seed=seed, rungs=(1.0,),
+            key=f"verify-{arm.name}-{seed}",
+            label=arm.name,
+            policy=arm.policy.to_dict(),
+            seed=seed,
+            rungs=(1.0,),
             flops=self._flops,
-        )  # fmt: skip
+        )
 
     def _admits(self, block: Sequence[WorkItem]) -> bool:
         cost_s = sum(self._spending.cost_s(item) for item in block)

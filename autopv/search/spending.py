@@ -27,20 +27,30 @@ class Speed:
 
 
 class Spending:
-    """Answers whether one more item fits the budget; learns costs from the items that ended."""
+    """Answers whether one more item fits the budget; learns costs from what the workers report."""
 
     def __init__(self, *, budget: Budget, ledger: Ledger, speed: Speed, reserve_s: float) -> None:
         self._budget, self._ledger, self._speed = budget, ledger, speed
         self.reserve_s = reserve_s
         self._running: dict[str, tuple[float, float]] = {}
         self._s_per_flop: deque[float] = deque(maxlen=_RECENT)
+        self._look_s: deque[float] = deque(maxlen=_RECENT)
 
     @property
     def speed(self) -> Speed:
-        """The calibrated speed until two items have ended, then the slowest of the recent ones."""
-        if len(self._s_per_flop) < 2:
-            return self._speed
-        return Speed(s_per_flop=max(self._s_per_flop), look_s=self._speed.look_s, start_s=self._speed.start_s)
+        """The calibrated speed until something was learned, then the slowest of the recent items."""
+        return Speed(
+            s_per_flop=max(self._s_per_flop, default=self._speed.s_per_flop),
+            look_s=max(self._look_s, default=self._speed.look_s),
+            start_s=self._speed.start_s,
+        )
+
+    def learn(self, *, training_s: float, flops: float, evaluation_s: float, num_looks: int) -> None:
+        """Takes what one item cost a worker: seconds of training for so many FLOPs, and of measuring."""
+        if flops > 0:
+            self._s_per_flop.append(training_s / flops)
+        if num_looks > 0:
+            self._look_s.append(evaluation_s / num_looks)
 
     def cost_s(self, item: WorkItem) -> float:
         """Device-seconds that an item is expected to take."""
@@ -50,12 +60,9 @@ class Spending:
         """Counts an item as running at an expected cost."""
         self._running[key] = (time.time(), cost_s)
 
-    def end(self, key: str, *, flops: float | None = None, num_looks: int = 0) -> None:
-        """Counts an item as over; with its FLOPs, learns from what it took from start to end."""
-        started, _ = self._running.pop(key, (time.time(), 0.0))
-        if flops:
-            took_s = time.time() - started - num_looks * self._speed.look_s - self._speed.start_s
-            self._s_per_flop.append(max(took_s, 0.1 * (time.time() - started)) / flops)
+    def end(self, key: str) -> None:
+        """Counts an item as over."""
+        self._running.pop(key, None)
 
     def left_s(self) -> float:
         """Device-seconds neither spent nor promised to a running item; infinite without a time budget."""

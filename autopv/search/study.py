@@ -31,7 +31,10 @@ _REDUCTION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as the study knows it. state: running, complete, stopped or failed; looks: share of compute -> distance."""
+    """One trial as the study knows it.
+
+    state: running, complete, stopped or failed. looks: share of compute -> distance.
+    """
 
     key: str
     label: str
@@ -47,7 +50,9 @@ class TrialRecord:
 class SearchStudy:
     """Proposes policies and remembers what became of them; deterministic for a seed and the order of events."""
 
-    def __init__(self, path: Path, *, space: Space, controls: Sequence[Control], seed: int, rungs: Sequence[float]) -> None:
+    def __init__(
+        self, path: Path, *, space: Space, controls: Sequence[Control], seed: int, rungs: Sequence[float]
+    ) -> None:
         self._space, self._seed, self._rungs = space, seed, tuple(rungs)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = _open_storage(path)
@@ -102,13 +107,19 @@ class SearchStudy:
             trial.set_user_attr("policy", policy.to_dict())
         if "seed" not in attributes:
             trial.set_user_attr("digest", policy.digest)
-            trial.set_user_attr("seed", trial_seed(self._seed, repeat=self._repeats(policy.digest, but=(name, trial.number))))
+            trial.set_user_attr(
+                "seed", trial_seed(self._seed, repeat=self._repeats(policy.digest, but=(name, trial.number)))
+            )
         key = _key(name, trial.number)
         self._live[key] = trial
         return WorkItem(
-            key=key, label=self._label(name, trial), policy=policy.to_dict(), seed=trial.user_attrs["seed"],
-            rungs=self._rungs, flops=flops,
-        )  # fmt: skip
+            key=key,
+            label=self._label(name, trial),
+            policy=policy.to_dict(),
+            seed=trial.user_attrs["seed"],
+            rungs=self._rungs,
+            flops=flops,
+        )
 
     def judge(self, item: WorkItem, look: Look) -> bool:
         """Records a look; returns whether the trial goes on. Controls always do."""
@@ -182,7 +193,7 @@ class SearchStudy:
         )
 
     def _label(self, name: str, trial: optuna.trial.Trial) -> str:
-        return str(trial.user_attrs.get("control") or f"trial {trial.number}")
+        return str(trial.user_attrs.get("control") or _key(name, trial.number))
 
     def _trials(self, name: str, *, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         return self._studies[name].get_trials(deepcopy=False, states=states)
@@ -202,19 +213,21 @@ def read_records(path: Path) -> tuple[TrialRecord, ...]:
 
 
 def trial_seed(seed: int, *, repeat: int) -> int:
-    """The training seed of a search trial: common to all policies, so that they differ in nothing else; fresh for a repeat."""
+    """The training seed of a search trial: the same for all policies, a fresh one for each repeat of a policy."""
     return _mix("trial", seed, repeat)
 
 
 def _records(studies: Mapping[str, optuna.Study]) -> tuple[TrialRecord, ...]:
     states = {
-        TrialState.RUNNING: "running", TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "stopped", TrialState.FAIL: "failed",
-    }  # fmt: skip
+        TrialState.RUNNING: "running",
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "stopped",
+        TrialState.FAIL: "failed",
+    }
     return tuple(
         TrialRecord(
             key=_key(name, trial.number),
-            label=str(trial.user_attrs.get("control") or f"trial {trial.number}"),
+            label=str(trial.user_attrs.get("control") or _key(name, trial.number)),
             control=trial.user_attrs.get("control"),
             policy=Policy.from_dict(trial.user_attrs["policy"], where=f"study.db {name} {trial.number}"),
             state=states[trial.state],
@@ -243,7 +256,7 @@ def _mix(purpose: str, *numbers: int) -> int:
 
 
 def _open_storage(path: Path) -> optuna.storages.RDBStorage:
-    """SQLite in write-ahead mode: an order of magnitude faster than the default, and safe when the process is killed."""
+    """SQLite in write-ahead mode: ten times as fast as the default, and safe when the process is killed."""
     from sqlalchemy import event
     from sqlalchemy.exc import SQLAlchemyError
 

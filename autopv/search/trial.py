@@ -60,6 +60,7 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         started_s = time.monotonic()
         self._training_s = self._evaluation_s = 0.0
+        flops_before = self._trainer.flops_spent
         report: dict[str, Any] = {"fraction": None, "failure": None}
         try:
             look = self._replay() or self._advance(deadline_s=started_s + REPORT_EVERY_S)
@@ -70,6 +71,7 @@ class Trial(tune.Trainable):
             report |= asdict(look)
         steps, flops = self._trainer.steps_done, self._trainer.flops_spent
         report |= {"progress": self._trainer.progress, "steps": steps, "flops": flops}
+        report["flops_done"] = flops - flops_before
         return {**report, "training_s": self._training_s, "evaluation_s": self._evaluation_s}
 
     def _begin(self, config: Mapping[str, Any]) -> None:
@@ -117,9 +119,7 @@ class Trial(tune.Trainable):
         started_s = time.monotonic()
         distance = measure(model, self._inputs.metric, seed=self._item.seed)
         self._evaluation_s = time.monotonic() - started_s
-        look = Look(
-            fraction=fraction, distance=distance, steps=self._trainer.position, flops=self._trainer.flops_spent
-        )
+        look = Look(fraction=fraction, distance=distance, steps=self._trainer.position, flops=self._trainer.flops_spent)
         self._save()
         self._looks.append(look)
         self._num_replayed = len(self._looks)

@@ -55,7 +55,8 @@ class RungScheduler(_Stateless, FIFOScheduler):
         self._hooks = hooks
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return TrialScheduler.CONTINUE if self._hooks.on_result(trial.trial_id, result) else TrialScheduler.STOP
+        goes_on = self._hooks.on_result(trial.trial_id, result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
 
 class BudgetStopper(_Stateless, Stopper):

@@ -33,8 +33,11 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How an item ended: `complete` at its last rung, `stopped` before it, `failed` for a reason, or `unpaid` because the
-    budget was spent first (which says nothing about its policy)."""
+    """How an item ended.
+
+    status: `complete` at its last rung, `stopped` before it, `failed` for a reason, or `unpaid` because the budget was
+    spent first (which says nothing about its policy).
+    """
 
     status: Literal["complete", "stopped", "failed", "unpaid"]
     look: Look | None = None

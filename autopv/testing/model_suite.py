@@ -115,6 +115,7 @@ class ModelSuite:
         cold = model.sample_last_frame(2, generator=_generator(3), temperature=0.5)
         assert not torch.equal(cold, model.sample_last_frame(2, generator=_generator(3)))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("num_frames", [1, 3])
     def test_stated_flops_are_the_counted_ones(self, num_frames: int) -> None:
         model = self.build(num_frames=num_frames)
@@ -145,6 +146,7 @@ class ModelSuite:
                 model = build_model(self.model, preset=preset, size_px=size_px, channels=3, num_frames=2, seed=0)
             assert model.flops_per_image(2) > 0
 
+    @pytest.mark.slow
     def test_learns_a_constant_image(self) -> None:
         model = self.build(num_frames=2)
         target = torch.full((8, 2, model.channels, model.size_px, model.size_px), 0.8)

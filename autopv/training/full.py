@@ -80,34 +80,46 @@ def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgres
         request.metric, search, data_digest=image_set.digest, num_images=min(len(train), len(search), len(splits.final))
     )
     trainer = _trainer(request, images_NCHW=train)
-    started_s = saved_s = time.monotonic()
+    started_s = time.monotonic()
     if request.resume:
         resume_checkpoint(trainer, request.out)
     try:
-        while True:
-            model = trainer.annealed_look(
-                1.0, on_progress=on_progress, should_stop=lambda: time.monotonic() - saved_s >= CHECKPOINT_EVERY_S
-            )
+        model = None
+        while model is None:
+            model = trainer.annealed_look(1.0, on_progress=on_progress, should_stop=_timer(CHECKPOINT_EVERY_S))
             save_checkpoint(trainer, request.out)
-            saved_s = time.monotonic()
-            if model is not None:
-                break
     except KeyboardInterrupt:
         save_checkpoint(trainer, request.out)
         raise
     request.policy.save(request.out / "policy.json", overwrite=True)
     return TrainResult(
-        distance=measure(model, metric, seed=request.seed), floor=metric.floor_against(train),
-        num_images=metric.identity.num_images, steps=trainer.steps_done, took_s=time.monotonic() - started_s,
-    )  # fmt: skip
+        distance=measure(model, metric, seed=request.seed),
+        floor=metric.floor_against(train),
+        num_images=metric.identity.num_images,
+        steps=trainer.steps_done,
+        took_s=time.monotonic() - started_s,
+    )
+
+
+def _timer(seconds: float) -> Callable[[], bool]:
+    """A question that is answered with yes once the time is up."""
+    end_s = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end_s
 
 
 def _trainer(request: TrainRequest, *, images_NCHW: torch.Tensor) -> Trainer:
     def build(policy: Policy, plan: TrainingPlan) -> Trainer:
         return Trainer(
-            request.model, preset=request.preset, size_px=images_NCHW.shape[-1], channels=images_NCHW.shape[1],
-            policy=policy, images_NCHW=images_NCHW, plan=plan, seed=request.seed, device=request.device,
-        )  # fmt: skip
+            request.model,
+            preset=request.preset,
+            size_px=images_NCHW.shape[-1],
+            channels=images_NCHW.shape[1],
+            policy=policy,
+            images_NCHW=images_NCHW,
+            plan=plan,
+            seed=request.seed,
+            device=request.device,
+        )
 
     flops_per_step = build(Policy.image_only(), TrainingPlan(total_flops=1e15)).flops_per_step
     return build(request.policy, TrainingPlan(total_flops=request.steps * flops_per_step))

@@ -38,6 +38,4 @@ def default_controls() -> tuple[Control, ...]:
 
 def random_controls(random_policy: Callable[[int], Policy], *, seed: int) -> tuple[Control, ...]:
     """The first random policies of a space: what one gets without any skill in searching."""
-    return tuple(
-        Control(name=f"random-{i + 1}", policy=random_policy(seed * 1000 + i)) for i in range(NUM_RANDOM)
-    )
+    return tuple(Control(name=f"random-{i + 1}", policy=random_policy(seed * 1000 + i)) for i in range(NUM_RANDOM))

@@ -31,9 +31,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare_arms(
-    distances: Mapping[str, Sequence[float]], *, reference: str, floor: float
-) -> tuple[Comparison, ...]:
+def compare_arms(distances: Mapping[str, Sequence[float]], *, reference: str, floor: float) -> tuple[Comparison, ...]:
     """Every arm against the reference arm, in the order given; the reference's own gain is None.
 
     distances: arm -> one distance per block, blocks in the same order for every arm.

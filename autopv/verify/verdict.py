@@ -32,9 +32,7 @@ class Verdict:
         return asdict(self)
 
 
-def reach_verdict(
-    arms: Sequence[Arm], distances: Iterable[Distance], *, floor: float, trained_for: str
-) -> Verdict:
+def reach_verdict(arms: Sequence[Arm], distances: Iterable[Distance], *, floor: float, trained_for: str) -> Verdict:
     """The verdict on complete blocks alone; runs of an incomplete block are ignored.
 
     floor: the distance between two disjoint real sets at the same n; trained_for: the training length, in words.
@@ -47,56 +45,85 @@ def reach_verdict(
     per_seed = {name: [by_run[name, seed] for seed in seeds] for name in names}
     failed = tuple(name for name, values in per_seed.items() if any(value is None for value in values))
     usable = {
-        name: [value for value in values if value is not None] for name, values in per_seed.items() if name not in failed
+        name: [value for value in values if value is not None]
+        for name, values in per_seed.items()
+        if name not in failed
     }
     comparisons = compare_arms(usable, reference=IMAGE_ONLY, floor=floor) if seeds and IMAGE_ONLY in usable else ()
     conclusion, recommended, sentence = _conclude(comparisons, num_seeds=len(seeds), trained_for=trained_for)
     if failed:
         sentence += f" Left out, because a run failed: {', '.join(failed)}."
     return Verdict(
-        conclusion=conclusion, recommended=recommended, sentence=sentence, floor=floor, comparisons=comparisons,
-        per_seed=per_seed, seeds=seeds, failed=failed,
-    )  # fmt: skip
+        conclusion=conclusion,
+        recommended=recommended,
+        sentence=sentence,
+        floor=floor,
+        comparisons=comparisons,
+        per_seed=per_seed,
+        seeds=seeds,
+        failed=failed,
+    )
 
 
-def _conclude(
-    comparisons: Sequence[Comparison], *, num_seeds: int, trained_for: str
-) -> tuple[Conclusion, str, str]:
+def _conclude(comparisons: Sequence[Comparison], *, num_seeds: int, trained_for: str) -> tuple[Conclusion, str, str]:
     others = sorted((c for c in comparisons if c.arm != IMAGE_ONLY), key=lambda c: c.mean_distance)
     if num_seeds < MIN_BLOCKS or not others:
         seeds = "no fresh seed" if num_seeds == 0 else f"{num_seeds} fresh seed{'s' * (num_seeds > 1)}"
         seen = ""
         if others and others[0].gain is not None:
             seen = f" So far {others[0].arm} shows {_percent(others[0].gain)} against image-only, which may be luck."
-        return "not enough evidence", IMAGE_ONLY, (
-            f"Not enough evidence: {seeds} per arm after {trained_for}; an interval needs {MIN_BLOCKS}.{seen} "
-            "Until then image-only training is recommended."
-        )  # fmt: skip
+        return (
+            "not enough evidence",
+            IMAGE_ONLY,
+            (
+                f"Not enough evidence: {seeds} per arm after {trained_for}; an interval needs {MIN_BLOCKS}.{seen} "
+                "Until then image-only training is recommended."
+            ),
+        )
     best = others[0]
     if best.gain is None:
-        return "no gain shown", IMAGE_ONLY, (
-            f"No gain to be had after {trained_for}: image-only training is at the floor, as near to real images as "
-            "another set of real images."
-        )  # fmt: skip
+        return (
+            "no gain shown",
+            IMAGE_ONLY,
+            (
+                f"No gain to be had after {trained_for}: image-only training is at the floor, as near to real images "
+                "as another set of real images."
+            ),
+        )
     assert best.gain_low is not None
     assert best.gain_high is not None
-    interval = f"{CONFIDENCE:.0%} interval {_percent(best.gain_low)} to {_percent(best.gain_high)}, {num_seeds} fresh seeds"
+    interval = (
+        f"{CONFIDENCE:.0%} interval {_percent(best.gain_low)} to {_percent(best.gain_high)}, {num_seeds} fresh seeds"
+    )
     if best.gain_low > 0:
-        ties = [c.arm for c in others[1:] if c.gain_high is not None and c.gain_high > best.gain]
+        # All differences between two arms have the same interval width, so this is the interval of theirs.
+        ties = [c.arm for c in others[1:] if c.gain is not None and c.gain > best.gain_low]
         tie = f" Not told apart from it: {', '.join(ties)}." if ties else ""
-        return "pseudo video helps", best.arm, (
-            f"Pseudo video helps: {best.arm} changes image-only's excess by {_percent(best.gain)} after {trained_for} "
-            f"({interval}).{tie} Longer trainings can turn this round."
-        )  # fmt: skip
+        return (
+            "pseudo video helps",
+            best.arm,
+            (
+                f"Pseudo video helps: {best.arm} changes image-only's excess by {_percent(best.gain)} after "
+                f"{trained_for} ({interval}).{tie} Longer trainings can turn this round."
+            ),
+        )
     if all(c.gain_high is not None and c.gain_high < 0 for c in others):
-        return "pseudo video hurts", IMAGE_ONLY, (
-            f"Pseudo video hurts: even the best arm, {best.arm}, changes image-only's excess by {_percent(best.gain)} "
-            f"after {trained_for} ({interval}). Image-only training is recommended."
-        )  # fmt: skip
-    return "no gain shown", IMAGE_ONLY, (
-        f"No gain shown: the best arm, {best.arm}, changes image-only's excess by {_percent(best.gain)} after "
-        f"{trained_for} ({interval}), which includes no change. Image-only training is recommended."
-    )  # fmt: skip
+        return (
+            "pseudo video hurts",
+            IMAGE_ONLY,
+            (
+                f"Pseudo video hurts: even the best arm, {best.arm}, changes image-only's excess by "
+                f"{_percent(best.gain)} after {trained_for} ({interval}). Image-only training is recommended."
+            ),
+        )
+    return (
+        "no gain shown",
+        IMAGE_ONLY,
+        (
+            f"No gain shown: the best arm, {best.arm}, changes image-only's excess by {_percent(best.gain)} after "
+            f"{trained_for} ({interval}), which includes no change. Image-only training is recommended."
+        ),
+    )
 
 
 def _percent(gain: float) -> str:

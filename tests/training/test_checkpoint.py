@@ -1,0 +1,159 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from training_cases import StopAfter, noise_policy, random_images, same_state, same_weights
+
+from autopv.errors import CheckpointError
+from autopv.training import checkpoint
+from autopv.training.checkpoint import FILE_NAME, load_generator, read_info, resume_checkpoint, save_checkpoint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_after", [1, 7, 8, 10])
+def test_a_training_resumed_at_any_step_ends_bit_for_bit_the_same(make_trainer, tmp_path, stop_after):
+    straight, killed, resumed = make_trainer(), make_trainer(), make_trainer()
+    look = straight.annealed_look(0.5)
+    killed.annealed_look(0.5, should_stop=StopAfter(stop_after))
+    save_checkpoint(killed, tmp_path)
+    resume_checkpoint(resumed, tmp_path)
+    assert (resumed.position, resumed.trunk_position) == (killed.position, killed.trunk_position)
+    assert same_weights(look, resumed.annealed_look(0.5))
+    final = straight.annealed_look(1.0)
+    assert same_weights(final, resumed.annealed_look(1.0))
+    assert same_state(straight, resumed)
+    assert resumed.flops_spent == straight.flops_spent
+
+
+def test_the_generator_of_a_checkpoint_is_the_looked_at_model(make_trainer, tmp_path):
+    trainer = make_trainer()
+    look = trainer.annealed_look(0.5)
+    save_checkpoint(trainer, tmp_path)
+    model, info = load_generator(tmp_path)
+    assert same_weights(look, model)
+    assert not model.training
+    assert (info.policy, info.plan, info.seed, info.data_digest) == (
+        trainer.policy,
+        trainer.plan,
+        trainer.seed,
+        trainer.data_digest,
+    )
+    samples = [m.sample_last_frame(2, generator=torch.Generator().manual_seed(0)) for m in (look, model)]
+    assert torch.equal(*samples)
+
+
+def test_saving_changes_nothing_and_leaves_one_file(make_trainer, tmp_path):
+    one, two = make_trainer(), make_trainer()
+    for trainer in (one, two):
+        trainer.train_until(0.2)
+    save_checkpoint(one, tmp_path)
+    save_checkpoint(one, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert same_state(one, two)
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer()
+    save_checkpoint(trainer, tmp_path)
+    trainer.train_until(0.2)
+
+    def full_disk(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(trainer, tmp_path)
+    assert read_info(tmp_path).position == 0
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"policy": noise_policy(weight=0.2)}, "policy"),
+        ({"plan_changes": {"learning_rate": 1e-3}}, "plan"),
+        ({"seed": 1}, "seed"),
+        ({"images": random_images(seed=1)}, "data_digest"),
+    ],
+)
+def test_another_training_is_refused_unless_forced(make_trainer, tmp_path, change, name):
+    trainer = make_trainer()
+    trainer.train_until(0.2)
+    save_checkpoint(trainer, tmp_path)
+    other = make_trainer(**change)
+    with pytest.raises(CheckpointError, match=f"training with {name}="):
+        resume_checkpoint(other, tmp_path)
+    assert other.position == 0
+    resume_checkpoint(other, tmp_path, force=True)
+    assert same_state(trainer, other)
+
+
+def test_another_number_of_frames_is_refused_even_when_forced(make_trainer, tmp_path):
+    save_checkpoint(make_trainer(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"policy\.num_frames=2, but got policy\.num_frames=3"):
+        resume_checkpoint(make_trainer(policy=noise_policy(num_frames=3)), tmp_path, force=True)
+
+
+@pytest.mark.slow
+def test_a_finished_training_is_extended_from_its_trunk(make_trainer, tmp_path):
+    short = make_trainer(steps=20)
+    short.annealed_look(1.0)
+    save_checkpoint(short, tmp_path)
+    longer = make_trainer(steps=40)
+    resume_checkpoint(longer, tmp_path, force=True)
+    assert (longer.position, longer.look, longer.steps_done) == (14, None, 20)
+    longer.annealed_look(1.0)
+    assert (longer.position, longer.steps_done) == (40, 46)
+
+
+def test_a_missing_checkpoint_is_named(make_trainer, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere.*does not exist"):
+        resume_checkpoint(make_trainer(), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_refused(make_trainer, tmp_path, share):
+    path = save_checkpoint(make_trainer(), tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        load_generator(tmp_path)
+
+
+def rewrite(path, **changes):
+    with checkpoint.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["autopv"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header |= changes
+    save_file(tensors, path, metadata={"autopv": json.dumps(header)})
+
+
+def test_a_newer_format_is_refused_with_the_version_that_reads_it(make_trainer, tmp_path):
+    rewrite(save_checkpoint(make_trainer(), tmp_path), format_version=2, autopv_version="9.9")
+    with pytest.raises(CheckpointError, match=r"has 2, written by autopv 9\.9"):
+        load_generator(tmp_path)
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    save_file({"x": torch.zeros(2)}, tmp_path / FILE_NAME)
+    with pytest.raises(CheckpointError, match="not a checkpoint of autopv"):
+        load_generator(tmp_path)
+
+
+def test_a_header_with_unknown_keys_is_refused(make_trainer, tmp_path):
+    rewrite(save_checkpoint(make_trainer(), tmp_path), surprise=1)
+    with pytest.raises(CheckpointError, match="surprise"):
+        read_info(tmp_path)
+
+
+def test_a_checkpoint_without_its_tensors_is_refused(make_trainer, tmp_path):
+    path = save_checkpoint(make_trainer(), tmp_path)
+    with checkpoint.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({"current/x": torch.zeros(1)}, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match="damaged"):
+        resume_checkpoint(make_trainer(), tmp_path)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_generator(tmp_path)

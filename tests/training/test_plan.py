@@ -1,0 +1,61 @@
+import pytest
+
+from autopv.errors import InputError
+from autopv.training.plan import TrainingPlan
+
+
+def plan(**changes):
+    return TrainingPlan(
+        **{"total_flops": 1e12, "learning_rate": 0.5, "warmup_fraction": 0.1, "decay_fraction": 0.25, **changes}
+    )
+
+
+def test_the_trunk_warms_up_and_stays():
+    assert [plan().learning_rate_at(f) for f in (0.0, 0.05, 0.1, 0.5, 1.0)] == [0.0, 0.25, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("end", [1 / 9, 1 / 3, 1.0])
+def test_a_decay_starts_at_the_trunk_rate_and_ends_at_zero(end):
+    rates = [plan(warmup_fraction=0.0).learning_rate_at(f * end, decay_until=end) for f in (0.5, 0.75, 0.875, 1.0)]
+    assert rates == [0.5, 0.5, 0.25, 0.0]
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate():
+    assert plan(warmup_fraction=0.0).learning_rate_at(0.0) == 0.5
+
+
+def test_a_plan_survives_its_json_form():
+    assert TrainingPlan.from_dict(plan(horizontal_flips=True).to_dict()) == plan(horizontal_flips=True)
+
+
+def test_an_unknown_key_names_the_nearest():
+    with pytest.raises(InputError, match=r"unknown key 'learning_rat'.*Did you mean 'learning_rate'"):
+        TrainingPlan.from_dict({"total_flops": 1e9, "learning_rat": 1e-3})
+
+
+def test_a_plan_without_a_length_is_refused():
+    with pytest.raises(InputError, match="total_flops"):
+        TrainingPlan.from_dict({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("total_flops", 0.0),
+        ("total_flops", float("inf")),
+        ("batch_size", 0),
+        ("batch_size", 2.5),
+        ("learning_rate", float("nan")),
+        ("warmup_fraction", -0.1),
+        ("decay_fraction", 0.0),
+        ("decay_fraction", 1.0),
+        ("weight_decay", -1.0),
+        ("ema", 1.0),
+        ("grad_clip", 0.5),
+        ("learning_rate", "0.1"),
+        ("horizontal_flips", 1),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_name(name, value):
+    with pytest.raises(InputError, match=name):
+        plan(**{name: value})
