@@ -1,9 +1,7 @@
 """One whole job: prepare, search, verify, conclude. The run folder holds its state, so it can go on from any point."""
 
 import os
-import platform
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,6 +10,7 @@ from autopv.errors import BudgetError
 from autopv.models.base import default_size_px
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
+from autopv.search.environment import environment
 from autopv.search.events import EventLog, Listener
 from autopv.search.executor import Executor
 from autopv.search.ledger import Ledger
@@ -31,7 +30,6 @@ from autopv.verify.controls import Control, default_controls, random_controls
 # Until rank correlation between rungs has been measured, nothing is stopped before half of its compute.
 RUNGS = (0.5, 1.0)
 _TORCH_DEVICE = {"cpu": "cpu", "gpu": "cuda"}
-_PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         rungs=RUNGS,
         training=replace(training, total_flops=plan.trial_flops).to_dict(),
         reserve_s=plan.reserve_s,
-        versions=_versions(),
+        versions=environment(budget_device=request.budget.device),
     )
     folder = RunFolder.create(request.out)
     folder.lock()
@@ -268,7 +266,3 @@ def _check_device(budget: Budget) -> None:
 def _default_num_workers(budget: Budget) -> int:
     """One worker per device of the budget's kind: the GPUs torch sees, or the cores this process may use."""
     return torch.cuda.device_count() if budget.device == "gpu" else len(os.sched_getaffinity(0))
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
