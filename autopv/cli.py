@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from autopv import __version__
 from autopv.errors import AutopvError, InputError
@@ -233,6 +233,12 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def _common(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `_data_flags`, `_model_flags` and `_out_flag` were given, under the names of the requests."""
+    names = ("data", "channels", "group_by", "strict", "model", "preset", "metric", "seed", "out")
+    return {name: getattr(arguments, name) for name in names} | {"size_px": arguments.size}
+
+
 def _out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
     parser.add_argument("--out", type=Path, required=required, metavar="PATH", help=help_text)
 
@@ -247,18 +253,9 @@ def _search(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         arguments.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     request = SearchRequest(
-        data=arguments.data,
+        **_common(arguments),
         budget=budget,
-        out=arguments.out,
-        size_px=arguments.size,
-        channels=arguments.channels,
-        group_by=arguments.group_by,
-        strict=arguments.strict,
-        model=arguments.model,
-        preset=arguments.preset,
-        metric=arguments.metric,
         space=arguments.space,
-        seed=arguments.seed,
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
         trial_steps=arguments.trial_steps,
@@ -306,17 +303,8 @@ def _train(arguments: argparse.Namespace) -> int:
     policy = Policy.load(arguments.policy)
     request = TrainRequest(
         policy=policy,
-        data=arguments.data,
-        out=arguments.out,
+        **_common(arguments),
         steps=arguments.steps,
-        size_px=arguments.size,
-        channels=arguments.channels,
-        group_by=arguments.group_by,
-        strict=arguments.strict,
-        model=arguments.model,
-        preset=arguments.preset,
-        metric=arguments.metric,
-        seed=arguments.seed,
         device=arguments.device,
         resume=arguments.resume,
     )

@@ -1,8 +1,11 @@
 """The last-frame distance: how far a model's samples are from real images, always told with what it was measured by."""
 
 import hashlib
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from autopv.errors import MetricError, nearest
 from autopv.metrics.features import Extractor, load_extractor
 from autopv.metrics.frechet import frechet_distance
 
+_HEADER_KEY = "autopv-metric"
 DEFAULT_METRIC = "fd_lite0"
 # Metric name -> feature extractor; the distance is the Fréchet distance.
 _EXTRACTORS = {"fd_lite0": "lite0"}
@@ -120,6 +124,28 @@ class LastFrameMetric:
                 f"but got {len(images_NCHW)}; make the metric with num_images={len(images_NCHW)}"
             )
         return self.distance(evenly(images_NCHW, count=self.identity.num_images))
+
+    def save(self, path: Path) -> None:
+        """Writes the reference features and the identity to one safetensors file, whole or not at all."""
+        from safetensors.torch import save_file
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        header = {_HEADER_KEY: json.dumps(self.identity.to_dict())}
+        save_file({_HEADER_KEY: self._reference_features_ND.contiguous()}, partial, metadata=header)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "LastFrameMetric":
+        """The metric that `save` wrote. Raises: MetricError where the file is missing, damaged or something else."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                identity = MetricIdentity.from_dict(json.loads((file.metadata() or {})[_HEADER_KEY]))
+                return cls(identity=identity, reference_features_ND=file.get_tensor(_HEADER_KEY))
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise MetricError(f"{path} cannot be read as the references of a metric: {error}") from error
 
     def _extractor(self) -> Extractor:
         extractor = load_extractor(self.identity.extractor, input_size_px=self.identity.input_size_px)

@@ -64,7 +64,8 @@ class Budget:
                 device, seconds = _UNITS[unit]
                 device_s = number * seconds
             else:
-                raise BudgetError(f"--budget: unknown unit {unit!r} in {text!r}.{nearest(unit, [*_UNITS, 'trials'])}")
+                hint = nearest(unit.removesuffix("s"), [*_UNITS, "trials"])
+                raise BudgetError(f"--budget: unknown unit {unit!r} in {text!r}.{hint}")
         return cls(device=device or "cpu", device_s=device_s, trials=trials)
 
     def __str__(self) -> str:

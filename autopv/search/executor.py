@@ -26,6 +26,8 @@ _RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A budgeted device is reserved: by default Ray lets its workers give way to everything else on the machine.
+    "RAY_worker_niceness": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -110,7 +112,7 @@ class Executor:
             )
             broke_down = False
             try:
-                self._launch(source, hooks=hooks, inputs=inputs)
+                self._launch(hooks, inputs=inputs)
             except (AutopvError, OSError, TypeError, ValueError, KeyError, AttributeError, AssertionError):
                 raise  # ours, or the disk's
             except Exception as error:
@@ -127,7 +129,7 @@ class Executor:
             if left_behind and not broke_down:  # Ray answers SIGINT by returning from fit() as if all were well
                 raise KeyboardInterrupt
 
-    def _launch(self, source: WorkSource, *, hooks: "_Hooks", inputs: object) -> None:
+    def _launch(self, hooks: "_Hooks", *, inputs: object) -> None:
         from ray import tune
 
         from autopv.search.trial import Trial
@@ -146,7 +148,7 @@ class Executor:
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name=source.phase,
+                name="autopv",
                 storage_path=str(self._scratch),
                 verbose=0,
                 stop=BudgetStopper(hooks),

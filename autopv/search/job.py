@@ -17,8 +17,8 @@ from autopv.search.ledger import Ledger
 from autopv.search.material import Material, absolute_source
 from autopv.search.planning import calibrate, item_flops, plan_search
 from autopv.search.run_folder import RunFolder, RunSettings
-from autopv.search.sources import SearchSource, VerificationSource
-from autopv.search.spending import Speed, Spending
+from autopv.search.sources import JobSource, SearchSource, VerificationSource
+from autopv.search.spending import Reserve, Speed, Spending
 from autopv.search.study import SearchStudy
 from autopv.search.trial import WorkerInputs
 from autopv.spaces import Space
@@ -120,7 +120,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         trial_flops=plan.trial_flops,
         rungs=RUNGS,
         training=replace(training, total_flops=plan.trial_flops).to_dict(),
-        reserve_s=plan.reserve_s,
+        num_reserved=plan.num_blocks * num_arms if request.budget.device_s is not None else 0,
         versions=environment(budget_device=request.budget.device),
     )
     folder = RunFolder.create(request.out)
@@ -212,22 +212,44 @@ def _work(
     ledger: Ledger,
     study: SearchStudy,
 ) -> None:
-    """Both phases, each from where it stands, on one local Ray."""
+    """Both phases, each from where it stands, on the same workers."""
     budget = Budget.parse(settings.budget)
     plan = TrainingPlan.from_dict(settings.training)
-    spending = Spending(budget=budget, ledger=ledger, speed=speed, reserve_s=settings.reserve_s or 0.0)
+    spending = Spending(budget=budget, ledger=ledger, speed=speed)
 
-    def inputs(split: str) -> WorkerInputs:
-        return WorkerInputs(
-            run_folder=str(folder.path.resolve()),
-            train_images_NCHW=material.images("train"),
-            metric=material.metric(split),
-            model=settings.model,
-            preset=settings.preset,
-            plan=plan,
-            device=_TORCH_DEVICE[budget.device],
+    def search() -> SearchSource:
+        events.emit("phase", phase="search")
+        material.metric("search").save(folder.metric("search"))
+        return SearchSource(
+            study,
+            budget=budget,
+            spending=spending,
+            flops=item_flops(settings.trial_flops, rungs=settings.rungs, plan=plan),
+            reserve=Reserve(flops=settings.trial_flops, num_items=settings.num_reserved),
         )
 
+    def verify() -> VerificationSource:
+        if ledger.get_state("phase") != "verify":
+            ledger.set_state("arms", [arm.to_dict() for arm in choose_arms(study.records())])
+            ledger.set_state("phase", "verify")
+        arms = stored_arms(ledger)
+        seeds = fresh_seeds(settings.seed, num_seeds=settings.num_seeds)
+        events.emit("phase", phase="verify", arms=[arm.name for arm in arms], num_seeds=len(seeds))
+        material.metric("final").save(folder.metric("final"))
+        return VerificationSource(arms, seeds=seeds, flops=settings.trial_flops, ledger=ledger, spending=spending)
+
+    inputs = WorkerInputs(
+        run_folder=str(folder.path.resolve()),
+        train_images_NCHW=material.images("train"),
+        model=settings.model,
+        preset=settings.preset,
+        plan=plan,
+        device=_TORCH_DEVICE[budget.device],
+    )
+    source = JobSource(search() if ledger.get_state("phase") != "verify" else None, verify=verify)
+    source.begin()
+    if source.exhausted():
+        return
     with Executor(
         folder,
         num_workers=settings.num_workers,
@@ -236,22 +258,7 @@ def _work(
         spending=spending,
         events=events,
     ) as executor:
-        if ledger.get_state("phase") != "verify":
-            events.emit("phase", phase="search")
-            flops = item_flops(settings.trial_flops, rungs=settings.rungs, plan=plan)
-            source = SearchSource(study, budget=budget, spending=spending, flops=flops, num_rungs=len(settings.rungs))
-            executor.run(source, inputs=inputs("search"))
-            ledger.set_state("arms", [arm.to_dict() for arm in choose_arms(study.records())])
-            ledger.set_state("phase", "verify")
-        arms = stored_arms(ledger)
-        seeds = fresh_seeds(settings.seed, num_seeds=settings.num_seeds)
-        verification = VerificationSource(
-            arms, seeds=seeds, flops=settings.trial_flops, ledger=ledger, spending=spending
-        )
-        verification.begin()
-        if not verification.exhausted():
-            events.emit("phase", phase="verify", arms=[arm.name for arm in arms], num_seeds=len(seeds))
-            executor.run(verification, inputs=inputs("final"))
+        executor.run(source, inputs=inputs)
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:

@@ -29,10 +29,9 @@ _SHARE_WITHOUT_VERDICT = 0.4
 _MEAN_SHARE = 0.8
 _WARM_UP_STEPS = 3
 _TIMED_S = 1.5
-# Building a model and a trainer in a worker that is up. A new worker imports torch first; each phase starts them anew.
+# Building a model and a trainer in a worker that is up; a new worker imports torch and Ray first.
 _START_S = 0.5
 _WORKER_START_S = 8.0
-_NUM_PHASES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ def plan_search(
         BudgetError: the budget does not pay for image-only training and one trial; says which would.
     """
 
-    starts_s = _NUM_PHASES * num_workers * _WORKER_START_S
+    starts_s = num_workers * _WORKER_START_S
     device_s = 0.0 if budget.device_s is None else budget.device_s - starts_s
 
     def trial_s(steps: int) -> float:
@@ -118,8 +117,7 @@ def plan_search(
         return num_arms * speed.item_s(flops=steps * flops_per_step, num_looks=1) * SAFETY
 
     def result(steps: int, *, num_blocks: int) -> SearchPlan:
-        blocks_s = num_blocks * block_s(steps)
-        reserve_s = None if budget.device_s is None else blocks_s + bool(num_blocks) * starts_s / _NUM_PHASES
+        reserve_s = None if budget.device_s is None else num_blocks * block_s(steps)
         num_trials = budget.trials or 10**9
         if budget.device_s is not None:
             left_s = device_s - (reserve_s or 0.0)

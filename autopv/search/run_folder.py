@@ -21,7 +21,7 @@ class RunSettings:
     data_digest and splits_digest: what images and splits must still be when the job is resumed.
     trial_flops: training FLOPs of one full trial and of one verification run.
     rungs: shares of trial_flops at which a trial is measured. training: the training plan as its own dict.
-    reserve_s: device-seconds kept back for verification, None without a time budget.
+    num_reserved: verification runs that the search keeps budget for.
     """
 
     data: str
@@ -45,7 +45,7 @@ class RunSettings:
     trial_flops: float
     rungs: tuple[float, ...]
     training: Mapping[str, Any]
-    reserve_s: float | None
+    num_reserved: int
     versions: Mapping[str, str]
     autopv_version: str = __version__
     format_version: int = FORMAT_VERSION
@@ -113,6 +113,10 @@ class RunFolder:
     def item(self, key: str) -> Path:
         """The folder of one trial or verification run."""
         return self.path / ("verify" if key.startswith("verify-") else "trials") / key
+
+    def metric(self, split: str) -> Path:
+        """The file with the references of the metric on one split."""
+        return self.path / "metrics" / f"{split}.safetensors"
 
     def write_settings(self, settings: RunSettings) -> None:
         """Writes run.json; from here on the folder holds a run."""

@@ -1,10 +1,10 @@
-"""The two sources of work: the search proposes trials, the verification repeats arms on fresh seeds."""
+"""The sources of work: the search proposes trials, the verification repeats arms on fresh seeds, a job is both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from autopv.search.budget import Budget
 from autopv.search.ledger import Ledger, VerificationResult
-from autopv.search.spending import Spending
+from autopv.search.spending import Reserve, Spending
 from autopv.search.study import SearchStudy
 from autopv.search.work import Look, Outcome, WorkItem
 from autopv.verify.blocks import Arm
@@ -15,9 +15,11 @@ class SearchSource:
 
     phase = "search"
 
-    def __init__(self, study: SearchStudy, *, budget: Budget, spending: Spending, flops: float, num_rungs: int) -> None:
+    def __init__(
+        self, study: SearchStudy, *, budget: Budget, spending: Spending, flops: float, reserve: Reserve
+    ) -> None:
         self._study, self._budget, self._spending = study, budget, spending
-        self._flops, self._num_rungs = flops, num_rungs
+        self._flops, self._reserve = flops, reserve
         self._interrupted: list[str] = []
         self._num_running = 0
 
@@ -28,10 +30,6 @@ class SearchSource:
 
     def next_item(self) -> WorkItem | None:
         if not self._admits():
-            if self._num_running == 0:  # nothing that still runs could free a part of the budget
-                for key in self._interrupted:
-                    self._study.give_up(key, failure="the budget no longer paid for the rest of this trial")
-                self._interrupted.clear()
             return None
         resume = self._interrupted.pop(0) if self._interrupted else None
         self._num_running += 1
@@ -39,6 +37,12 @@ class SearchSource:
 
     def exhausted(self) -> bool:
         return self._num_running == 0 and not self._admits()
+
+    def close(self) -> None:
+        """Gives up what was interrupted and can no longer be paid for: nothing stays running."""
+        for key in self._interrupted:
+            self._study.give_up(key, failure="the budget no longer paid for the rest of this trial")
+        self._interrupted.clear()
 
     def judge(self, item: WorkItem, look: Look) -> bool:
         return self._study.judge(item, look)
@@ -49,8 +53,8 @@ class SearchSource:
 
     def _admits(self) -> bool:
         within = self._interrupted or self._budget.trials is None or self._study.num_trials < self._budget.trials
-        cost_s = self._spending.speed.item_s(flops=self._flops, num_looks=self._num_rungs)
-        return bool(within) and self._spending.fits(cost_s, keep_reserve=True)
+        cost_s = self._spending.speed.item_s(flops=self._flops, num_looks=self._study.num_rungs)
+        return bool(within) and self._spending.fits(cost_s, reserve=self._reserve)
 
 
 class VerificationSource:
@@ -113,9 +117,46 @@ class VerificationSource:
             policy=arm.policy.to_dict(),
             seed=seed,
             rungs=(1.0,),
+            split="final",
             flops=self._flops,
         )
 
     def _admits(self, block: Sequence[WorkItem]) -> bool:
         cost_s = sum(self._spending.cost_s(item) for item in block)
-        return self._spending.fits(cost_s, keep_reserve=False)
+        return self._spending.fits(cost_s)
+
+
+class JobSource:
+    """The search, then the verification that `verify` sets up from what was found; on the same workers."""
+
+    def __init__(self, search: SearchSource | None, *, verify: Callable[[], VerificationSource]) -> None:
+        self._verify = verify
+        self._active: SearchSource | VerificationSource = search or verify()
+
+    @property
+    def phase(self) -> str:
+        return self._active.phase
+
+    def begin(self) -> None:
+        self._active.begin()
+
+    def next_item(self) -> WorkItem | None:
+        self._move_on()
+        return self._active.next_item()
+
+    def exhausted(self) -> bool:
+        self._move_on()
+        return self._active.exhausted()
+
+    def judge(self, item: WorkItem, look: Look) -> bool:
+        return self._active.judge(item, look)
+
+    def finish(self, item: WorkItem, outcome: Outcome) -> None:
+        self._active.finish(item, outcome)
+
+    def _move_on(self) -> None:
+        """Goes over to the verification once the search has nothing running and nothing left to start."""
+        if isinstance(self._active, SearchSource) and self._active.exhausted():
+            self._active.close()
+            self._active = self._verify()
+            self._active.begin()

@@ -26,12 +26,19 @@ class Speed:
         return flops * self.s_per_flop + num_looks * self.look_s + self.start_s
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reserve:
+    """Verification runs that the search must leave budget for: how many, and the training FLOPs of each."""
+
+    flops: float
+    num_items: int
+
+
 class Spending:
     """Answers whether one more item fits the budget; learns costs from what the workers report."""
 
-    def __init__(self, *, budget: Budget, ledger: Ledger, speed: Speed, reserve_s: float) -> None:
+    def __init__(self, *, budget: Budget, ledger: Ledger, speed: Speed) -> None:
         self._budget, self._ledger, self._speed = budget, ledger, speed
-        self.reserve_s = reserve_s
         self._running: dict[str, tuple[float, float]] = {}
         self._s_per_flop: deque[float] = deque(maxlen=_RECENT)
         self._look_s: deque[float] = deque(maxlen=_RECENT)
@@ -72,9 +79,16 @@ class Spending:
         promised = sum(max(0.0, cost_s - (now - started)) for started, cost_s in self._running.values())
         return self._budget.device_s - self._ledger.spent_s() - promised
 
-    def fits(self, cost_s: float, *, keep_reserve: bool) -> bool:
-        """Whether an item (or block of items) of this expected cost can start, beside the reserve where asked."""
-        return cost_s * SAFETY <= self.left_s() - (self.reserve_s if keep_reserve else 0.0)
+    def fits(self, cost_s: float, *, reserve: Reserve | None = None) -> bool:
+        """Whether an item (or block of items) of this expected cost can start, beside the reserve where there is one.
+
+        The reserve is worth what its runs would cost at the speed known by now: if the machine turns out slower than
+        it was calibrated, the search gives way, not the proof.
+        """
+        kept_s = 0.0
+        if reserve is not None:
+            kept_s = reserve.num_items * self.speed.item_s(flops=reserve.flops, num_looks=1)
+        return (cost_s + kept_s) * SAFETY <= self.left_s()
 
     def overdrawn(self) -> bool:
         """Whether the whole budget is spent: whatever still runs must end now."""

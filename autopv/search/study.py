@@ -69,6 +69,11 @@ class SearchStudy:
         self._enqueue(controls)
 
     @property
+    def num_rungs(self) -> int:
+        """How often a trial that is not stopped is measured."""
+        return len(self._rungs)
+
+    @property
     def num_trials(self) -> int:
         """Trials that were started, in whatever state they are now."""
         return sum(len(self._trials(name, states=_not_waiting())) for name in _STUDIES)
@@ -118,6 +123,7 @@ class SearchStudy:
             policy=policy.to_dict(),
             seed=trial.user_attrs["seed"],
             rungs=self._rungs,
+            split="search",
             flops=flops,
         )
 

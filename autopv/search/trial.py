@@ -29,11 +29,10 @@ _LOOKS_FILE = "looks.json"
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerInputs:
-    """What every item of a launch shares. The metric holds one split only: searching never gets to see `final`."""
+    """What every item of a job shares. Metrics lie in the run folder, that of `final` only once verification begins."""
 
     run_folder: str
     train_images_NCHW: Tensor
-    metric: LastFrameMetric
     model: str
     preset: str
     plan: TrainingPlan
@@ -51,6 +50,8 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any], *, inputs: WorkerInputs) -> None:
         torch.set_num_threads(1)
         self._inputs = inputs
+        self._folder = RunFolder(Path(inputs.run_folder))
+        self._metrics: dict[str, LastFrameMetric] = {}
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -89,14 +90,14 @@ class Trial(tune.Trainable):
             seed=item.seed,
             device=inputs.device,
         )
-        self._folder = RunFolder(Path(inputs.run_folder)).item(item.key)
+        self._item_folder = self._folder.item(item.key)
         self._saved_s = time.monotonic()
         self._looks: list[Look] = []
         self._num_replayed = 0
-        if (self._folder / FILE_NAME).exists():
-            resume_checkpoint(self._trainer, self._folder)
-            if (self._folder / _LOOKS_FILE).exists():
-                records = json.loads((self._folder / _LOOKS_FILE).read_text(encoding="utf-8"))
+        if (self._item_folder / FILE_NAME).exists():
+            resume_checkpoint(self._trainer, self._item_folder)
+            if (self._item_folder / _LOOKS_FILE).exists():
+                records = json.loads((self._item_folder / _LOOKS_FILE).read_text(encoding="utf-8"))
                 self._looks = [Look(**record) for record in records]
 
     def _replay(self) -> Look | None:
@@ -117,18 +118,24 @@ class Trial(tune.Trainable):
                 self._save()
             return None
         started_s = time.monotonic()
-        distance = measure(model, self._inputs.metric, seed=self._item.seed)
+        distance = measure(model, self._metric(), seed=self._item.seed)
         self._evaluation_s = time.monotonic() - started_s
         look = Look(fraction=fraction, distance=distance, steps=self._trainer.position, flops=self._trainer.flops_spent)
         self._save()
         self._looks.append(look)
         self._num_replayed = len(self._looks)
-        write_json(self._folder / _LOOKS_FILE, [asdict(look) for look in self._looks])
+        write_json(self._item_folder / _LOOKS_FILE, [asdict(look) for look in self._looks])
         if fraction >= self._item.rungs[-1]:
             self._trainer.look = None  # the trunk is not needed any more: half the size on disk
             self._save()
         return look
 
+    def _metric(self) -> LastFrameMetric:
+        split = self._item.split
+        if split not in self._metrics:
+            self._metrics[split] = LastFrameMetric.load(self._folder.metric(split))
+        return self._metrics[split]
+
     def _save(self) -> None:
-        save_checkpoint(self._trainer, self._folder)
+        save_checkpoint(self._trainer, self._item_folder)
         self._saved_s = time.monotonic()

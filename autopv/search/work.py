@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 class WorkItem:
     """One training to run: a policy, a seed, and the shares of its compute at which it is measured.
 
-    key: names the item and its folder; policy: the policy as its own dict; label: what to call it in front of people;
+    key: names the item and its folder. label: what to call it in front of people. policy: the policy as its own dict.
+    split: the split whose metric measures it.
     flops: training FLOPs if it runs to its last rung, the annealing of earlier rungs included.
     """
 
@@ -18,6 +19,7 @@ class WorkItem:
     policy: Mapping[str, Any]
     seed: int
     rungs: tuple[float, ...]
+    split: str
     flops: float
 
 
@@ -47,7 +49,9 @@ class Outcome:
 class WorkSource(Protocol):
     """Hands out work items and takes what came of them; the executor asks nothing else."""
 
-    phase: str
+    @property
+    def phase(self) -> str:
+        """Which phase the next item belongs to; the ledger charges it there."""
 
     def begin(self) -> None:
         """Called before each launch of Ray: items that were handed out and did not finish are handed out again."""

@@ -93,7 +93,7 @@ def _conclude(comparisons: Sequence[Comparison], *, num_seeds: int, trained_for:
     assert best.gain_low is not None
     assert best.gain_high is not None
     interval = (
-        f"{CONFIDENCE:.0%} interval {_percent(best.gain_low)} to {_percent(best.gain_high)}, {num_seeds} fresh seeds"
+        f"{CONFIDENCE:.0%} interval {_percent(best.gain_high)} to {_percent(best.gain_low)}, {num_seeds} fresh seeds"
     )
     if best.gain_low > 0:
         # All differences between two arms have the same interval width, so this is the interval of theirs.

@@ -1,0 +1,41 @@
+"""A small set of real-looking images and the command line, run as users run it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 grey 16 px images, each a ramp of its own slope with noise, in one .npy file."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 16)
+    slopes = rng.uniform(-80, 80, (160, 1, 1))
+    images = 128 + slopes * ramp[None, None, :] + rng.normal(0, 12, (160, 16, 16))
+    path = tmp_path_factory.mktemp("data") / "ramps.npy"
+    np.save(path, images.clip(0, 255).astype(np.uint8))
+    return path
+
+
+def cli_command(arguments: Sequence[str]) -> list[str]:
+    """The command line that runs autopv with this interpreter."""
+    return [sys.executable, "-m", "autopv.cli", *arguments]
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> RunCli:
+    """Runs `autopv ARGUMENTS` in a process of its own."""
+
+    def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            cli_command(arguments), capture_output=True, text=True, timeout=timeout, env=dict(os.environ), check=False
+        )
+
+    return run

@@ -1,0 +1,179 @@
+"""Whole jobs from the command line, with real Ray, real files and real models; also when they are killed."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopv.policy import Policy
+from autopv.search.events import read_events
+from autopv.search.study import read_records
+from tests.search.conftest import RunCli, cli_command
+
+pytestmark = pytest.mark.slow
+
+SHORT = ("--trial-steps", "12", "--seeds", "1", "--workers", "1")
+
+
+def search(image_file: Path, out: Path, *, budget: str) -> list[str]:
+    return ["search", "--data", str(image_file), "--budget", budget, "--out", str(out), *SHORT]
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return record
+
+
+@pytest.fixture(scope="module")
+def finished(image_file: Path, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of 8 trials and one block, and what it printed."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = run_cli(*search(image_file, out, budget="8trials"))
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_a_job_leaves_the_documented_run_folder(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    for name in ("run.json", "study.db", "ledger.db", "events.jsonl", "space.toml", "result.json"):
+        assert (folder / name).is_file(), name
+    for name in ("preview.png", "samples.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG"), name
+    recommended, best = Policy.load(folder / "policy.json"), Policy.load(folder / "best_found.json")
+    assert recommended.is_image_only
+    assert not best.is_image_only
+    assert recommended.provenance is not None
+    assert recommended.provenance["conclusion"] == "not enough evidence"
+    assert (folder / "model" / "checkpoint.safetensors").is_file()
+
+
+def test_the_summary_says_what_is_in_the_folder(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    verdict = result_of(folder)["verdict"]
+    assert verdict["sentence"] in printed
+    assert verdict["conclusion"] == "not enough evidence"
+    for arm in ("image-only", "gaussian-noise", "gaussian-blur", "pixelate", "random-1", "random-2"):
+        assert arm in printed
+
+
+def test_all_trials_ended_and_controls_at_full_compute(finished: tuple[Path, str]) -> None:
+    records = read_records(finished[0] / "study.db")
+    assert len(records) == 8
+    assert {record.state for record in records} <= {"complete", "stopped"}
+    assert all(record.state == "complete" for record in records if record.control is not None)
+
+
+def test_no_trial_saw_the_final_split(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    events = list(read_events(folder / "events.jsonl"))
+    verify_began = next(e["time"] for e in events if e["event"] == "phase" and e["phase"] == "verify")
+    assert all(e["time"] <= verify_began for e in events if e["event"] == "look" and e["phase"] == "search")
+    assert (folder / "metrics" / "final.safetensors").stat().st_mtime >= verify_began - 0.01
+
+
+def test_equal_seeds_give_equal_proposals_and_distances(
+    finished: tuple[Path, str], image_file: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    assert run_cli(*search(image_file, again, budget="8trials")).returncode == 0
+    assert result_of(again)["trials"] == result_of(finished[0])["trials"]
+    assert result_of(again)["verdict"] == result_of(finished[0])["verdict"]
+
+
+def test_killed_at_any_moment_a_job_goes_on_without_loss(
+    finished: tuple[Path, str], image_file: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    """kill -9 of the driver, three times at growing progress; the end must be that of the run never killed."""
+    out = tmp_path / "killed"
+    command = search(image_file, out, budget="8trials")
+    spent_before = 0.0
+    for num_looks in (1, 5, 12):
+        process = subprocess.Popen(
+            cli_command(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_for_looks(out / "events.jsonl", count=num_looks, process=process)
+        ended_before = ended(out)
+        process.kill()
+        process.wait()
+        assert spent(out) >= spent_before
+        spent_before = spent(out)
+        command = ["resume", str(out)]
+    done = run_cli(*command)
+    assert done.returncode == 0, done.stderr
+    starts = [e["key"] for e in read_events(out / "events.jsonl") if e["event"] == "item_started"]
+    assert all(starts.count(key) == 1 for key in ended_before), "a finished trial was repeated"
+    assert {record.state for record in read_records(out / "study.db")} <= {"complete", "stopped"}
+    assert result_of(out)["trials"] == result_of(finished[0])["trials"]
+    assert result_of(out)["verdict"] == result_of(finished[0])["verdict"]
+    assert spent(out) >= spent_before
+
+
+def test_a_time_budget_holds(image_file: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    out = tmp_path / "timed"
+    done = run_cli(*search(image_file, out, budget="50cpu-s"))
+    assert done.returncode == 0, done.stderr
+    assert result_of(out)["spent_s"] <= 50 * 1.02
+    assert "RUNNING" not in states(out)
+
+
+def test_interrupted_once_it_says_how_to_go_on(image_file: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    out = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        cli_command(search(image_file, out, budget="8trials")),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for_looks(out / "events.jsonl", count=1, process=process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=90)
+    assert process.returncode == 130, stderr
+    assert f"autopv resume {out}" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_second_driver_is_refused_and_status_works_meanwhile(
+    image_file: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    out = tmp_path / "busy"
+    process = subprocess.Popen(
+        cli_command(search(image_file, out, budget="8trials")),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_for_looks(out / "events.jsonl", count=1, process=process)
+        second = run_cli("resume", str(out))
+        assert second.returncode == 2
+        assert str(process.pid) in second.stderr
+        status = run_cli("status", str(out))
+        assert status.returncode == 0
+        assert "searching" in status.stdout
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for_looks(events: Path, *, count: int, process: "subprocess.Popen[Any]", timeout_s: float = 180) -> None:
+    """Returns once the log holds that many measurements (or the process has ended)."""
+    deadline_s = time.monotonic() + timeout_s
+    while process.poll() is None and sum(e["event"] == "look" for e in read_events(events)) < count:
+        assert time.monotonic() < deadline_s, "the job takes too long"
+        time.sleep(0.05)
+
+
+def ended(folder: Path) -> set[str]:
+    return {e["key"] for e in read_events(folder / "events.jsonl") if e["event"] == "item_ended"}
+
+
+def spent(folder: Path) -> float:
+    with sqlite3.connect(folder / "ledger.db") as db:
+        return float(db.execute("select coalesce(sum(ended - started), 0) from segments").fetchone()[0])
+
+
+def states(folder: Path) -> set[str]:
+    with sqlite3.connect(folder / "study.db") as db:
+        return {row[0] for row in db.execute("select state from trials")}

@@ -1,0 +1,100 @@
+"""The ledger charges from grant to release and forgets nothing in a crash."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from autopv.errors import RunFolderError
+from autopv.search.ledger import ORPHAN_GRACE_S, Ledger, VerificationResult
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+def test_devices_are_charged_from_grant_to_release(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.grant("a", phase="search")
+    ledger.grant("b", phase="verify")
+    time.sleep(0.2)
+    ledger.release("a")
+    time.sleep(0.1)
+    ledger.release("b")
+    assert 0.2 <= ledger.spent_s(key="a") < 0.3
+    assert 0.3 <= ledger.spent_s(phase="verify") < 0.45
+    assert ledger.spent_s() == pytest.approx(ledger.spent_s(key="a") + ledger.spent_s(key="b"))
+
+
+def test_a_device_that_is_held_is_charged_up_to_now(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.grant("a", phase="search")
+    time.sleep(0.1)
+    assert ledger.spent_s() >= 0.1
+
+
+def test_granting_again_ends_the_earlier_segment(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.grant("a", phase="search")
+    ledger.grant("a", phase="search")
+    time.sleep(0.1)
+    ledger.release("a")
+    assert ledger.spent_s() < 0.2
+
+
+def test_after_a_crash_open_segments_end_at_their_last_beat_and_a_grace(path: Path) -> None:
+    crashed = Ledger(path)
+    crashed.grant("a", phase="search")
+    time.sleep(0.1)
+    crashed.beat()
+    del crashed  # neither released nor closed, as after kill -9
+    time.sleep(0.3)
+    ledger = Ledger(path)
+    assert 0.1 + ORPHAN_GRACE_S <= ledger.spent_s() < 0.25 + ORPHAN_GRACE_S
+    before = ledger.spent_s()
+    time.sleep(0.1)
+    assert ledger.spent_s() == before
+
+
+def test_usage_divides_what_was_spent(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.grant("a", phase="search")
+    time.sleep(0.2)
+    ledger.release("a")
+    ledger.record_usage("a", training_s=0.1, evaluation_s=0.02)
+    ledger.record_usage("a", training_s=0.03, evaluation_s=0.0)
+    usage = ledger.usage()
+    assert usage["training"] == pytest.approx(0.13)
+    assert usage["evaluation"] == pytest.approx(0.02)
+    assert sum(usage.values()) == pytest.approx(ledger.spent_s())
+
+
+def test_the_first_verification_result_of_an_arm_and_seed_stands(path: Path) -> None:
+    ledger = Ledger(path)
+    first = VerificationResult(arm="blur", seed=1, distance=5.0, failure=None, checkpoint="x")
+    ledger.record_verification(first)
+    ledger.record_verification(VerificationResult(arm="blur", seed=1, distance=4.0, failure=None, checkpoint="y"))
+    assert Ledger(path, read_only=True).verification() == (first,)
+
+
+def test_state_survives(path: Path) -> None:
+    Ledger(path).set_state("arms", [{"name": "blur"}])
+    ledger = Ledger(path)
+    assert ledger.get_state("arms") == [{"name": "blur"}]
+    assert ledger.get_state("phase") is None
+
+
+def test_reading_changes_nothing_and_needs_a_file(path: Path) -> None:
+    with pytest.raises(RunFolderError, match="missing"):
+        Ledger(path, read_only=True)
+    Ledger(path)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        Ledger(path, read_only=True).set_state("phase", "done")
+
+
+def test_a_damaged_file_is_named(path: Path) -> None:
+    path.write_bytes(b"not a database, and long enough to be read as one" * 50)
+    with pytest.raises(RunFolderError, match=r"ledger\.db"):
+        Ledger(path)
