@@ -308,8 +308,7 @@ def _train(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         resume=arguments.resume,
     )
-    print(f"Training {arguments.model}/{arguments.preset} with {policy.describe()}", file=sys.stderr)
-    result = train_fully(request, on_progress=training_lines())
+    result = train_fully(request, on_progress=training_lines(f"Training with {policy.describe()}"))
     if arguments.json:
         print(json.dumps(vars(result), indent=2))
     else:

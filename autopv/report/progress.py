@@ -121,15 +121,17 @@ def _reserve(event: Mapping[str, Any], budget: Budget) -> str:
     return f" ({device_time_text(round(event['reserve_s']), device=budget.device)} kept back for it)"
 
 
-def training_lines(*, stream: TextIO | None = None) -> Callable[[TrainingProgress], None]:
-    """A listener for a full training: now and then a line with step, loss, speed and the time left."""
+def training_lines(title: str, *, stream: TextIO | None = None) -> Callable[[TrainingProgress], None]:
+    """A listener for a full training: now and then a line with step, loss, speed and the time left; first the title."""
     stream = stream or sys.stderr
     started_s, first_position, last_line_s = time.monotonic(), -1, 0.0
 
     def on_progress(progress: TrainingProgress) -> None:
         nonlocal first_position, last_line_s
         now_s = time.monotonic()
-        first_position = progress.position if first_position < 0 else first_position
+        if first_position < 0:
+            first_position = progress.position
+            print(title, file=stream, flush=True)
         done = progress.position - first_position
         if now_s - last_line_s < _TRAINING_LINE_EVERY_S and progress.position < progress.total_steps:
             return

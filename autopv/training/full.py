@@ -59,7 +59,7 @@ def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgres
         InputError: the request cannot be met; nothing has been written then.
         CheckpointError: the folder holds something already, or nothing to resume.
         TrainingDiverged: a loss or gradient is no longer finite; the last checkpoint stands.
-        KeyboardInterrupt: the user stopped it; the state has been saved.
+        KeyboardInterrupt: the user stopped it; the last checkpoint stands.
     """
     holds_checkpoint = (request.out / FILE_NAME).exists()
     if not request.resume and request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
@@ -83,14 +83,12 @@ def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgres
     started_s = time.monotonic()
     if request.resume:
         resume_checkpoint(trainer, request.out)
-    try:
-        model = None
-        while model is None:
-            model = trainer.annealed_look(1.0, on_progress=on_progress, should_stop=_timer(CHECKPOINT_EVERY_S))
-            save_checkpoint(trainer, request.out)
-    except KeyboardInterrupt:
+    else:
+        save_checkpoint(trainer, request.out)  # whenever it is interrupted, there is something to resume
+    model = None
+    while model is None:
+        model = trainer.annealed_look(1.0, on_progress=on_progress, should_stop=_timer(CHECKPOINT_EVERY_S))
         save_checkpoint(trainer, request.out)
-        raise
     request.policy.save(request.out / "policy.json", overwrite=True)
     return TrainResult(
         distance=measure(model, metric, seed=request.seed),
