@@ -10,7 +10,7 @@ from autopv.data.pictures import image_grid, save_png
 from autopv.data.tensors import to_float
 from autopv.policy import Policy
 from autopv.search.conclusion import best_found, trained_model
-from autopv.search.material import Material
+from autopv.search.material import reload_material
 from autopv.search.run_folder import RunFolder
 from autopv.search.study import read_records
 from autopv.training.checkpoint import load_generator
@@ -44,7 +44,7 @@ def write_samples(rows: Sequence[tuple[str, Tensor]], path: Path) -> None:
 def write_run_pictures(folder: RunFolder) -> None:
     """Writes preview.png (the best policy found) and samples.png (its samples, image-only's, and real images)."""
     settings = folder.settings()
-    train = Material.reload(settings).images("train")
+    train = reload_material(settings).images("train")
     records = read_records(folder.study)
     best = best_found(records)
     rows = [("real", to_float(train[torch.arange(_ROW) * len(train) // _ROW]))]

@@ -8,10 +8,10 @@ from typing import Any
 
 from autopv.policy import Policy
 from autopv.search.ledger import Ledger
-from autopv.search.material import Material
 from autopv.search.run_folder import RunFolder, RunSettings, write_json
 from autopv.search.study import TrialRecord
 from autopv.training.checkpoint import FILE_NAME
+from autopv.training.material import Material
 from autopv.verify.blocks import Arm, Distance
 from autopv.verify.controls import IMAGE_ONLY
 from autopv.verify.verdict import Verdict, reach_verdict

@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 
 from autopv.errors import BudgetError
-from autopv.models.base import default_size_px
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
 from autopv.search.environment import environment
 from autopv.search.events import EventLog, Listener
 from autopv.search.executor import Executor
 from autopv.search.ledger import Ledger
-from autopv.search.material import Material, absolute_source
+from autopv.search.material import absolute_source, reload_material
 from autopv.search.planning import calibrate, item_flops, plan_search
 from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
@@ -23,6 +22,7 @@ from autopv.search.study import SearchStudy
 from autopv.search.trial import WorkerInputs
 from autopv.spaces import Space
 from autopv.spaces.toml_io import find_space
+from autopv.training.material import Material, Setup
 from autopv.training.plan import TrainingPlan
 from autopv.verify.blocks import fresh_seeds
 from autopv.verify.controls import Control, default_controls, random_controls
@@ -33,21 +33,12 @@ _TORCH_DEVICE = {"cpu": "cpu", "gpu": "cuda"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchRequest:
-    """What the user asks for; None leaves the choice to autopv."""
+class SearchRequest(Setup):
+    """What the user asks of a search; None leaves the choice to autopv."""
 
-    data: str
     budget: Budget
     out: Path
-    size_px: int | None = None
-    channels: int | None = None
-    group_by: str | None = None
-    strict: bool = False
-    model: str = "hvae"
-    preset: str = "tiny"
-    metric: str = "fd_lite0"
     space: str = "stage2_expressive"
-    seed: int = 0
     num_seeds: int = 3
     num_workers: int | None = None
     trial_steps: int | None = None
@@ -64,16 +55,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     RunFolder.check_free(request.out)
     _check_device(request.budget)
     space = Space.load(request.space)
-    size_px = request.size_px or default_size_px(request.model, request.preset)
-    material = Material.load(
-        request.data,
-        size_px=size_px,
-        channels=request.channels,
-        group_by=request.group_by,
-        strict=request.strict,
-        metric=request.metric,
-        seed=request.seed,
-    )
+    material = Material.load(request)
     training = TrainingPlan(total_flops=1e15)
     speed, flops_per_step = calibrate(
         model=request.model,
@@ -100,7 +82,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     )
     settings = RunSettings(
         data=absolute_source(request.data),
-        size_px=size_px,
+        size_px=request.resolved_size_px,
         channels=material.image_set.channels,
         group_by=request.group_by,
         data_digest=material.image_set.digest,
@@ -165,7 +147,7 @@ def resume_job(path: Path, *, listener: Listener | None = None) -> None:
     try:
         budget = Budget.parse(settings.budget)
         _check_device(budget)
-        material = Material.reload(settings)
+        material = reload_material(settings)
         speed, _ = calibrate(
             model=settings.model,
             preset=settings.preset,

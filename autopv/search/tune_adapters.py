@@ -3,16 +3,14 @@
 Ray pickles these objects into snapshots that autopv never reads, so they carry no state across.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from autopv.search.hooks import Hooks
 from autopv.search.trial import item_to_config
-
-if TYPE_CHECKING:
-    from autopv.search.executor import _Hooks
 
 
 class _Stateless:
@@ -25,7 +23,7 @@ class _Stateless:
 class SourceSearcher(_Stateless, Searcher):
     """Proposes what the work source hands out."""
 
-    def __init__(self, hooks: "_Hooks") -> None:
+    def __init__(self, hooks: Hooks) -> None:
         super().__init__(metric="distance", mode="min")
         self._hooks = hooks
 
@@ -50,7 +48,7 @@ class SourceSearcher(_Stateless, Searcher):
 class RungScheduler(_Stateless, FIFOScheduler):
     """Stops an item when the work source says so."""
 
-    def __init__(self, hooks: "_Hooks") -> None:
+    def __init__(self, hooks: Hooks) -> None:
         super().__init__()
         self._hooks = hooks
 
@@ -62,7 +60,7 @@ class RungScheduler(_Stateless, FIFOScheduler):
 class BudgetStopper(_Stateless, Stopper):
     """Writes down what was spent, and ends an item once the whole budget is; the end goes through the callback."""
 
-    def __init__(self, hooks: "_Hooks") -> None:
+    def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -77,7 +75,7 @@ class BudgetStopper(_Stateless, Stopper):
 class HookCallback(_Stateless, Callback):
     """Tells the hooks how items end, and keeps the ledger's heart beating."""
 
-    def __init__(self, hooks: "_Hooks") -> None:
+    def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import torch
 
-from autopv.data.images import load_images
-from autopv.data.splits import split_images
 from autopv.errors import CheckpointError
-from autopv.metrics.metric import make_metric
-from autopv.models.base import default_size_px
 from autopv.policy import Policy
 from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkpoint
+from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer, TrainingProgress
@@ -22,21 +19,12 @@ CHECKPOINT_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest:
+class TrainRequest(Setup):
     """A full training; `steps` is how many image-only steps its compute pays for (a longer video gets fewer)."""
 
     policy: Policy
-    data: str
     out: Path
     steps: int
-    size_px: int | None = None
-    channels: int | None = None
-    group_by: str | None = None
-    strict: bool = False
-    model: str = "hvae"
-    preset: str = "tiny"
-    metric: str = "fd_lite0"
-    seed: int = 0
     device: str = "cpu"
     resume: bool = False
 
@@ -70,15 +58,8 @@ def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgres
     if request.resume and not holds_checkpoint:
         raise CheckpointError(f"--resume: {request.out} holds no {FILE_NAME}; leave --resume out to start there.")
     torch.set_num_threads(1)
-    size_px = request.size_px or default_size_px(request.model, request.preset)
-    image_set = load_images(
-        request.data, size_px=size_px, channels=request.channels, group_by=request.group_by, strict=request.strict
-    )
-    splits = split_images(image_set, seed=request.seed)
-    train, search = image_set.images_NCHW[splits.train], image_set.images_NCHW[splits.search]
-    metric = make_metric(
-        request.metric, search, data_digest=image_set.digest, num_images=min(len(train), len(search), len(splits.final))
-    )
+    material = Material.load(request)
+    train, metric = material.images("train"), material.metric("search")
     trainer = _trainer(request, images_NCHW=train)
     started_s = time.monotonic()
     if request.resume:
@@ -92,7 +73,7 @@ def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgres
     request.policy.save(request.out / "policy.json", overwrite=True)
     return TrainResult(
         distance=measure(model, metric, seed=request.seed),
-        floor=metric.floor_against(train),
+        floor=material.floor("search"),
         num_images=metric.identity.num_images,
         steps=trainer.steps_done,
         took_s=time.monotonic() - started_s,

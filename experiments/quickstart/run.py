@@ -1,6 +1,6 @@
 """Runs the README's quick start as a user would and measures what it costs beside training and evaluation.
 
-Writes output.txt (what the command printed), result.json (the measurements) and the run's two pictures beside this file.
+Writes output.txt (what the command printed), result.json (the measurements) and the run's pictures beside this file.
 """
 
 import argparse
