@@ -113,6 +113,7 @@ class Hooks:
         self._ledger.release(item.key)
         self._spending.end(item.key)
         self._spending.learn(
+            item,
             training_s=running.training_s,
             flops=running.flops,
             evaluation_s=running.evaluation_s,

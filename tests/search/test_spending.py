@@ -18,8 +18,8 @@ def spending(tmp_path: Path) -> Spending:
     return Spending(budget=budget, ledger=Ledger(tmp_path / "ledger.db"), speed=SPEED)
 
 
-def item(flops: float = 100.0) -> WorkItem:
-    return WorkItem(key="a", label="a", policy={}, seed=0, rungs=(0.5, 1.0), split="search", flops=flops)
+def item(flops: float = 100.0, *, name: str = "blur") -> WorkItem:
+    return WorkItem(key="a", label="a", policy={"name": name}, seed=0, rungs=(0.5, 1.0), split="search", flops=flops)
 
 
 def test_an_item_costs_its_training_its_looks_and_its_start(spending: Spending) -> None:
@@ -46,13 +46,20 @@ def test_the_reserve_is_kept(spending: Spending) -> None:
 
 def test_a_machine_that_turns_out_slower_makes_everything_dearer(spending: Spending) -> None:
     before = spending.cost_s(item())
-    spending.learn(training_s=20.0, flops=100.0, evaluation_s=6.0, num_looks=2)
+    spending.learn(item(), training_s=20.0, flops=100.0, evaluation_s=6.0, num_looks=2)
     assert spending.cost_s(item()) == pytest.approx(100 * 0.2 + 2 * 3.0 + 0.5)
     assert spending.cost_s(item()) > before
 
 
+def test_a_policy_that_is_known_to_be_slow_is_dear_others_cost_the_mean(spending: Spending) -> None:
+    spending.learn(item(name="slow"), training_s=30.0, flops=100.0, evaluation_s=1.0, num_looks=1)
+    spending.learn(item(name="fast"), training_s=10.0, flops=100.0, evaluation_s=1.0, num_looks=1)
+    costs = [spending.cost_s(item(name=name)) for name in ("slow", "fast", "unknown")]
+    assert costs == pytest.approx([32.5, 12.5, 22.5])
+
+
 def test_an_item_that_did_nothing_teaches_nothing(spending: Spending) -> None:
-    spending.learn(training_s=0.0, flops=0.0, evaluation_s=0.0, num_looks=0)
+    spending.learn(item(), training_s=0.0, flops=0.0, evaluation_s=0.0, num_looks=0)
     assert spending.speed == SPEED
 
 
