@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+_ROOT = Path(__file__).parent.parent.parent
 _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy")
 
 
@@ -29,10 +30,12 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str:
+    if not (_ROOT / "pyproject.toml").exists():
+        return "not a checkout"
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
+            cwd=_ROOT,
             capture_output=True,
             text=True,
             timeout=10,

@@ -6,7 +6,9 @@ Each launch builds a fresh Tuner; Ray's own snapshots go to a temporary folder a
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 
 from autopv.errors import AutopvError
@@ -58,6 +60,7 @@ class Executor:
         os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()})
         import ray
 
+        sigterm = signal.getsignal(signal.SIGTERM)
         self._scratch = Path(tempfile.mkdtemp(prefix="autopv-ray-"))
         ray.init(
             address="local",
@@ -68,6 +71,8 @@ class Executor:
             log_to_driver=False,
             object_store_memory=_OBJECT_STORE_BYTES,
         )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, sigterm)  # Ray's own handler leaves without closing anything
         return self
 
     def __exit__(self, *_: object) -> None:

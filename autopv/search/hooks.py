@@ -72,7 +72,13 @@ class Hooks:
             running.failure = result["failure"]
             return False
         if result.get("fraction") is None:
-            self._events.emit("progress", key=item.key, label=item.label, progress=round(result["progress"], 4))
+            self._events.emit(
+                "progress",
+                key=item.key,
+                label=item.label,
+                progress=round(result["progress"], 4),
+                spent_s=round(self._ledger.spent_s(), 1),
+            )
             return True
         look = Look(
             fraction=result["fraction"], distance=result["distance"], steps=result["steps"], flops=result["flops"]

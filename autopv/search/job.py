@@ -54,6 +54,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     torch.set_num_threads(1)  # the workers have the other cores
     RunFolder.check_free(request.out)
     _check_device(request.budget)
+    if listener is not None:
+        listener({"event": "preparing", "data": request.data})
     space = Space.load(request.space)
     material = Material.load(request)
     training = TrainingPlan(total_flops=1e15)

@@ -98,7 +98,6 @@ def test_killed_at_any_moment_a_job_goes_on_without_loss(
             cli_command(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         wait_for_looks(out / "events.jsonl", count=num_looks, process=process)
-        ended_before = ended(out)
         process.kill()
         process.wait()
         assert spent(out) >= spent_before
@@ -106,12 +105,31 @@ def test_killed_at_any_moment_a_job_goes_on_without_loss(
         command = ["resume", str(out)]
     done = run_cli(*command)
     assert done.returncode == 0, done.stderr
-    starts = [e["key"] for e in read_events(out / "events.jsonl") if e["event"] == "item_started"]
-    assert all(starts.count(key) == 1 for key in ended_before), "a finished trial was repeated"
+    assert repeated(out) == set()
     assert {record.state for record in read_records(out / "study.db")} <= {"complete", "stopped"}
     assert result_of(out)["trials"] == result_of(finished[0])["trials"]
     assert result_of(out)["verdict"] == result_of(finished[0])["verdict"]
     assert spent(out) >= spent_before
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
+    finished: tuple[Path, str], image_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "worker"
+    process = subprocess.Popen(
+        cli_command(search(image_file, out, budget="8trials")),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_looks(out / "events.jsonl", count=3, process=process)
+    for worker in workers_of(process.pid):
+        os.kill(worker, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert "lost its worker" in stderr
+    assert result_of(out)["trials"] == result_of(finished[0])["trials"]
 
 
 def test_a_time_budget_holds(image_file: Path, run_cli: RunCli, tmp_path: Path) -> None:
@@ -122,16 +140,22 @@ def test_a_time_budget_holds(image_file: Path, run_cli: RunCli, tmp_path: Path) 
     assert "RUNNING" not in states(out)
 
 
-def test_interrupted_once_it_says_how_to_go_on(image_file: Path, run_cli: RunCli, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_once_it_says_how_to_go_on(
+    image_file: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     out = tmp_path / "interrupted"
     process = subprocess.Popen(
         cli_command(search(image_file, out, budget="8trials")),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     wait_for_looks(out / "events.jsonl", count=1, process=process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=90)
-    assert process.returncode == 130, stderr
+    assert process.returncode == code, stderr
     assert f"autopv resume {out}" in stderr
     assert "Traceback" not in stderr
 
@@ -165,8 +189,16 @@ def wait_for_looks(events: Path, *, count: int, process: "subprocess.Popen[Any]"
         time.sleep(0.05)
 
 
-def ended(folder: Path) -> set[str]:
-    return {e["key"] for e in read_events(folder / "events.jsonl") if e["event"] == "item_ended"}
+def repeated(folder: Path) -> set[str]:
+    """Items that were started again after they had ended."""
+    over: set[str] = set()
+    again: set[str] = set()
+    for event in read_events(folder / "events.jsonl"):
+        if event["event"] == "item_started" and event["key"] in over:
+            again.add(event["key"])
+        if event["event"] == "item_ended":
+            over.add(event["key"])
+    return again
 
 
 def spent(folder: Path) -> float:
@@ -177,3 +209,17 @@ def spent(folder: Path) -> float:
 def states(folder: Path) -> set[str]:
     with sqlite3.connect(folder / "study.db") as db:
         return {row[0] for row in db.execute("select state from trials")}
+
+
+def workers_of(driver: int) -> list[int]:
+    """The processes in which Ray runs trials for this driver, by the session they share."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_bytes()
+            session = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[3])
+        except OSError:
+            continue
+        if name.startswith(b"ray::") and b"IDLE" not in name and session == driver:
+            found.append(int(folder.name))
+    return found
