@@ -1,5 +1,6 @@
 """The driver's side of a launch: what Ray's searcher, scheduler, stopper and callback all turn to."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,9 @@ from autopv.search.run_folder import RunFolder
 from autopv.search.spending import Spending
 from autopv.search.work import Look, Outcome, WorkItem, WorkSource
 from autopv.training.checkpoint import FILE_NAME
+
+# Workers report every two seconds, or after a measurement.
+_REPORT_GRACE_S = 3.0
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Hooks:
         self._folder = folder
         self._source, self._ledger, self._spending, self._events = source, ledger, spending, events
         self._running: dict[str, _Running] = {}
+        self._overdrawn_since_s: float | None = None
 
     def suggest(self, tune_id: str) -> WorkItem | None:
         item = self._source.next_item()
@@ -49,7 +54,17 @@ class Hooks:
         return self._source.exhausted()
 
     def overdrawn(self) -> bool:
+        """Whether the budget is spent: items end with their next report."""
         return self._spending.overdrawn()
+
+    def overdue(self) -> bool:
+        """Whether the budget has been spent for longer than a worker takes to report."""
+        if not self.overdrawn():
+            self._overdrawn_since_s = None
+            return False
+        if self._overdrawn_since_s is None:
+            self._overdrawn_since_s = time.monotonic()
+        return time.monotonic() - self._overdrawn_since_s > _REPORT_GRACE_S
 
     def account(self, tune_id: str, result: Mapping[str, Any]) -> None:
         """Writes down what the worker did since its last report."""
@@ -145,7 +160,13 @@ class Hooks:
         self._ledger.beat()
 
     def abandon(self) -> bool:
-        """Stops charging for items that Ray left behind; returns whether there were any."""
+        """Ends the charges of items that Ray left behind; returns whether there are any to be gone on with.
+
+        With the budget spent there is nothing to go on with: they end here.
+        """
+        if self.overdrawn():
+            for tune_id in list(self._running):
+                self.on_end(tune_id, error=None)
         left = bool(self._running)
         for running in self._running.values():
             self._ledger.release(running.item.key)

@@ -69,7 +69,8 @@ class BudgetStopper(_Stateless, Stopper):
         return result.get("fraction") is None and self._hooks.overdrawn()
 
     def stop_all(self) -> bool:
-        return False
+        """Whether to end everything at once: workers (still starting, say) have not reported in time."""
+        return self._hooks.overdue()
 
 
 class HookCallback(_Stateless, Callback):

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +87,22 @@ def test_equal_seeds_give_equal_proposals_and_distances(
     assert result_of(again)["verdict"] == result_of(finished[0])["verdict"]
 
 
-def test_killed_at_any_moment_a_job_goes_on_without_loss(
+def test_stopped_and_killed_a_job_goes_on_without_loss(
     finished: tuple[Path, str], image_file: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    """kill -9 of the driver, three times at growing progress; the end must be that of the run never killed."""
-    out = tmp_path / "killed"
+    """Ctrl-C, SIGTERM and kill -9 in one job, then to its end, which must be that of the run never stopped."""
+    out = tmp_path / "stopped"
     command = search(image_file, out, budget="8trials")
     spent_before = 0.0
-    for num_looks in (1, 5, 12):
-        process = subprocess.Popen(
-            cli_command(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+    for number, num_looks, code in ((signal.SIGINT, 1, 130), (signal.SIGTERM, 5, 143), (signal.SIGKILL, 12, -9)):
+        process = start(command)
         wait_for_looks(out / "events.jsonl", count=num_looks, process=process)
-        process.kill()
-        process.wait()
-        assert spent(out) >= spent_before
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=90)
+        assert process.returncode == code, stderr
+        assert "Traceback" not in stderr
+        assert number == signal.SIGKILL or f"autopv resume {out}" in stderr
+        assert spent(out) >= spent_before, "what was spent is remembered"
         spent_before = spent(out)
         command = ["resume", str(out)]
     done = run_cli(*command)
@@ -112,20 +114,21 @@ def test_killed_at_any_moment_a_job_goes_on_without_loss(
     assert spent(out) >= spent_before
 
 
-def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
-    finished: tuple[Path, str], image_file: Path, tmp_path: Path
+def test_beside_a_second_driver_and_with_a_killed_worker_a_job_ends_as_if_undisturbed(
+    finished: tuple[Path, str], image_file: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
+    """The second driver is refused, `status` works meanwhile, and a killed worker's trial goes on in a new one."""
     out = tmp_path / "worker"
-    process = subprocess.Popen(
-        cli_command(search(image_file, out, budget="8trials")),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = start(search(image_file, out, budget="8trials"))
     wait_for_looks(out / "events.jsonl", count=3, process=process)
     for worker in workers_of(process.pid):
         os.kill(worker, signal.SIGKILL)
+    second = run_cli("resume", str(out))
+    assert second.returncode == 2
+    assert f"process {process.pid}" in second.stderr
+    status = run_cli("status", str(out))
+    assert status.returncode == 0
+    assert "searching" in status.stdout or "verifying" in status.stdout
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert "lost its worker" in stderr
@@ -134,54 +137,20 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
 
 def test_a_time_budget_holds(image_file: Path, run_cli: RunCli, tmp_path: Path) -> None:
     out = tmp_path / "timed"
-    done = run_cli(*search(image_file, out, budget="50cpu-s"))
+    done = run_cli(*search(image_file, out, budget="90cpu-s"))
     assert done.returncode == 0, done.stderr
-    assert result_of(out)["spent_s"] <= 50 * 1.02
+    assert result_of(out)["spent_s"] <= 90 * 1.02
     assert "RUNNING" not in states(out)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_once_it_says_how_to_go_on(
-    image_file: Path, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    out = tmp_path / "interrupted"
-    process = subprocess.Popen(
-        cli_command(search(image_file, out, budget="8trials")),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+def start(arguments: Sequence[str]) -> "subprocess.Popen[str]":
+    """Starts `autopv ARGUMENTS` in a session of its own."""
+    return subprocess.Popen(
+        cli_command(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_for_looks(out / "events.jsonl", count=1, process=process)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=90)
-    assert process.returncode == code, stderr
-    assert f"autopv resume {out}" in stderr
-    assert "Traceback" not in stderr
 
 
-def test_a_second_driver_is_refused_and_status_works_meanwhile(
-    image_file: Path, run_cli: RunCli, tmp_path: Path
-) -> None:
-    out = tmp_path / "busy"
-    process = subprocess.Popen(
-        cli_command(search(image_file, out, budget="8trials")),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        wait_for_looks(out / "events.jsonl", count=1, process=process)
-        second = run_cli("resume", str(out))
-        assert second.returncode == 2
-        assert str(process.pid) in second.stderr
-        status = run_cli("status", str(out))
-        assert status.returncode == 0
-        assert "searching" in status.stdout
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for_looks(events: Path, *, count: int, process: "subprocess.Popen[Any]", timeout_s: float = 180) -> None:
+def wait_for_looks(events: Path, *, count: int, process: "subprocess.Popen[str]", timeout_s: float = 180) -> None:
     """Returns once the log holds that many measurements (or the process has ended)."""
     deadline_s = time.monotonic() + timeout_s
     while process.poll() is None and sum(e["event"] == "look" for e in read_events(events)) < count:
