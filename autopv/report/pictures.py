@@ -20,7 +20,7 @@ from autopv.verify.controls import IMAGE_ONLY
 _PREVIEW_IMAGES = 6
 _ROW = 12
 # Small images are enlarged (each pixel becomes a square) to about this height.
-_SHOWN_PX = 96
+_SHOWN_PX = 128
 _SAMPLE_PX = 64
 
 

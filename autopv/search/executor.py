@@ -146,5 +146,5 @@ class Executor:
                 failure_config=tune.FailureConfig(max_failures=_WORKER_RETRIES),
             ),
         )
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the event log
         tuner.fit()

@@ -189,6 +189,6 @@ def workers_of(driver: int) -> list[int]:
             session = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[3])
         except OSError:
             continue
-        if name.startswith(b"ray::") and b"IDLE" not in name and session == driver:
+        if name.startswith(b"ray::ResourceTrainable") and session == driver:
             found.append(int(folder.name))
     return found
