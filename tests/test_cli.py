@@ -37,9 +37,10 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert main([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("autopv: ")
-    assert "Traceback" not in captured.err
-    return captured.err
+    *before, message = captured.err.splitlines()
+    assert message.startswith("autopv: ")
+    assert not any("autopv: " in line or "Traceback" in line for line in before)
+    return message
 
 
 def search_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, *flags: object, data: object) -> str:

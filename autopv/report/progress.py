@@ -30,8 +30,8 @@ class ProgressLines:
         if handler is not None:
             handler(event)
 
-    def _on_preparing(self, event: Mapping[str, Any]) -> None:
-        self._line(f"Loading {event['data']} and measuring the speed of this machine.")
+    def _on_calibrating(self, event: Mapping[str, Any]) -> None:
+        self._line(f"{event['num_images']} images loaded; measuring the speed of this machine.")
 
     def _on_planned(self, event: Mapping[str, Any]) -> None:
         self._budget = Budget.parse(event["budget"])

@@ -54,16 +54,17 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     torch.set_num_threads(1)  # the workers have the other cores
     RunFolder.check_free(request.out)
     _check_device(request.budget)
-    if listener is not None:
-        listener({"event": "preparing", "data": request.data})
     space = Space.load(request.space)
     material = Material.load(request)
+    metric = material.metric("search")
+    if listener is not None:
+        listener({"event": "calibrating", "num_images": len(material.image_set)})
     training = TrainingPlan(total_flops=1e15)
     speed, flops_per_step = calibrate(
         model=request.model,
         preset=request.preset,
         images_NCHW=material.images("train"),
-        metric=material.metric("search"),
+        metric=metric,
         plan=training,
         device=_TORCH_DEVICE[request.budget.device],
     )
@@ -128,7 +129,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             num_images=len(material.image_set),
             skipped=[f"{skipped.name}: {skipped.reason}" for skipped in material.image_set.skipped],
             splits=[len(material.images(split)) for split in ("train", "search", "final")],
-            metric=material.metric("search").identity.to_dict(),
+            metric=metric.identity.to_dict(),
         )
         _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:

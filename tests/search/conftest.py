@@ -2,14 +2,11 @@
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-RunCli = Callable[..., subprocess.CompletedProcess[str]]
+from launching import RunCli, cli_command
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +19,6 @@ def image_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "ramps.npy"
     np.save(path, images.clip(0, 255).astype(np.uint8))
     return path
-
-
-def cli_command(arguments: Sequence[str]) -> list[str]:
-    """The command line that runs autopv with this interpreter."""
-    return [sys.executable, "-m", "autopv.cli", *arguments]
 
 
 @pytest.fixture(scope="session")

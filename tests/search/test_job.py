@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launching import RunCli, cli_command
 
 from autopv.policy import Policy
 from autopv.search.events import read_events
 from autopv.search.study import read_records
-from tests.search.conftest import RunCli, cli_command
 
 pytestmark = pytest.mark.slow
 
