@@ -29,6 +29,7 @@ from autopv.verify.controls import Control, default_controls, random_controls
 
 # Until rank correlation between rungs has been measured, nothing is stopped before half of its compute.
 RUNGS = (0.5, 1.0)
+_MOST_BLOCKS = 20
 _TORCH_DEVICE = {"cpu": "cpu", "gpu": "cuda"}
 
 
@@ -218,8 +219,10 @@ def _work(
             ledger.set_state("arms", [arm.to_dict() for arm in choose_arms(study.records())])
             ledger.set_state("phase", "verify")
         arms = stored_arms(ledger)
-        seeds = fresh_seeds(settings.seed, num_seeds=settings.num_seeds)
-        events.emit("phase", phase="verify", arms=[arm.name for arm in arms], num_seeds=len(seeds))
+        # What a time budget still holds after the blocks asked for goes into more of them, whatever they have shown.
+        num_seeds = settings.num_seeds if budget.device_s is None else max(settings.num_seeds, _MOST_BLOCKS)
+        seeds = fresh_seeds(settings.seed, num_seeds=num_seeds)
+        events.emit("phase", phase="verify", arms=[arm.name for arm in arms])
         material.metric("final").save(folder.metric("final"))
         return VerificationSource(arms, seeds=seeds, flops=settings.trial_flops, ledger=ledger, spending=spending)
 
