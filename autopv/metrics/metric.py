@@ -16,7 +16,6 @@ from autopv.metrics.features import Extractor, load_extractor
 from autopv.metrics.frechet import frechet_distance
 
 _HEADER_KEY = "autopv-metric"
-DEFAULT_METRIC = "fd_lite0"
 # Metric name -> feature extractor; the distance is the Fréchet distance.
 _EXTRACTORS = {"fd_lite0": "lite0"}
 # Little images hold nothing that a larger input would show, and a 64 px input is six times as fast as 128 px.

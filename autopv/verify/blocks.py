@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from autopv.policy import Policy
-from autopv.verify.controls import IMAGE_ONLY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +49,3 @@ def complete_blocks(distances: Iterable[Distance], *, arms: Sequence[str]) -> tu
     for result in distances:
         ended.setdefault(result.seed, set()).add(result.arm)
     return tuple(seed for seed, names in ended.items() if names >= set(arms))
-
-
-def image_only_of(arms: Iterable[Arm]) -> Arm:
-    """The arm every other one is compared with."""
-    return next(arm for arm in arms if arm.name == IMAGE_ONLY)
