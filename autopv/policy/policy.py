@@ -15,7 +15,7 @@ from autopv.policy import json_io, rules
 from autopv.policy.canonical import canonical_policy
 from autopv.policy.curves import level
 from autopv.policy.ops import Op, get_op
-from autopv.policy.render import VideoDraw, corrupt_video, draw_video
+from autopv.policy.render import Beside, VideoDraw, corrupt_video, draw_video, render_video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +173,19 @@ class Policy:
         """Everything random in one batch of videos. Raises: PolicyError where the generator is not a CPU one."""
         return draw_video(self, shape_BCHW, generator=generator, device=torch.device(device))
 
-    def corrupt(self, images_BCHW: Tensor, draw: VideoDraw) -> Tensor:
-        """The videos frames_BTCHW that this draw makes of the images; the last frame is the image, bit for bit."""
-        return corrupt_video(self, images_BCHW, draw)
+    def corrupt(
+        self,
+        images_BCHW: Tensor,
+        draw: VideoDraw,
+        *,
+        masks_BHW: Tensor | None = None,
+        donors: Tensor | None = None,
+    ) -> Tensor:
+        """The videos frames_BTCHW that this draw makes of the images; the last frame is the image, bit for bit.
+
+        Raises: PolicyError as `render`, and where the draw is not this policy's or of other images' shape.
+        """
+        return corrupt_video(self, images_BCHW, draw, beside=Beside(masks_BHW, donors))
 
     def render(
         self,
@@ -185,22 +195,18 @@ class Policy:
         masks_BHW: Tensor | None = None,
         donors: Tensor | None = None,
     ) -> Tensor:
-        """Videos frames_BTCHW of the images, by a draw from the generator.
+        """Videos frames_BTCHW of the images, by a draw from the generator (a CPU one, wherever the images are).
 
-        images_BCHW are float32 or float64 in [0, 1]. No op uses masks or donor images yet, so they are refused.
+        images_BCHW: floating-point in [0, 1]; half precision is computed in float32. masks_BHW: bool, true where a
+        defect is. donors: other images (N, C, H, W) that ops may take from. `needs` tells what this policy needs.
+        Raises: PolicyError where it is not there, or shapes or types do not fit.
         """
-        for name, value in (("masks_BHW", masks_BHW), ("donors", donors)):
-            if value is not None:
-                raise PolicyError(f"no op of this policy uses {name}, so they would be ignored; leave them out")
-        shape_BCHW = _shape(images_BCHW)
-        return self.corrupt(images_BCHW, self.draw(shape_BCHW, generator=generator, device=images_BCHW.device))
+        return render_video(self, images_BCHW, generator=generator, beside=Beside(masks_BHW, donors))
 
-
-def _shape(images_BCHW: Tensor) -> tuple[int, int, int, int]:
-    if images_BCHW.ndim != 4:
-        raise PolicyError(f"images_BCHW must have 4 dimensions, got the shape {tuple(images_BCHW.shape)}")
-    batch, channels, height, width = images_BCHW.shape
-    return batch, channels, height, width
+    @property
+    def needs(self) -> frozenset[str]:
+        """What `render` needs beside the images: any of "masks", "donors"."""
+        return frozenset().union(*(layer.definition.needs for layer in self.layers))
 
 
 def _describe_layer(layer: Layer) -> str:

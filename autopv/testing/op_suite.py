@@ -12,11 +12,13 @@ from typing import ClassVar
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autopv.policy import Layer, Policy
 from autopv.policy.ops import Op, get_op, op_names
+from autopv.policy.ops.base import GROUPS, NEEDS, Draw
 
-SHAPES_BCHW = [(1, 1, 8, 8), (3, 3, 8, 8), (2, 1, 33, 33), (1, 3, 64, 64), (2, 3, 33, 64), (3, 1, 64, 8)]
+SHAPES_BCHW = [(1, 1, 8, 8), (3, 3, 8, 8), (2, 1, 33, 33), (1, 3, 64, 64), (2, 4, 33, 64), (3, 2, 64, 8)]
 ORDERS = [(2, 1), (3, 1), (6, 1), (6, 2), (6, 4), (6, 5)]
 """(num_frames, markov_order): chains, interleaved chains, stars."""
 
@@ -26,6 +28,8 @@ class OpSuite:
 
     op: ClassVar[str]
     device: ClassVar[str] = "cpu"
+    least_change: ClassVar[float] = 0.05
+    """What the largest magnitude changes pixels by on average, at least; less for ops that touch few pixels."""
 
     @property
     def definition(self) -> Op:
@@ -60,9 +64,34 @@ class OpSuite:
         """Images with structure at every scale, from 0 to 1, on the suite's device."""
         return structured_images(shape_BCHW, seed=seed).to(self.device)
 
+    def beside(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """Defect masks and donor images for these images, under the names that `render` takes them by."""
+        batch, channels, height, width = images_BCHW.shape
+        return {
+            "masks_BHW": defect_masks((batch, height, width)).to(self.device),
+            "donors": self.images((5, channels, height, width), seed=77).to(images_BCHW.dtype),
+        }
+
     def render(self, policy: Policy, images_BCHW: Tensor, *, seed: int = 0) -> Tensor:
         """Videos from the generator of that seed."""
-        return policy.render(images_BCHW, generator=torch.Generator().manual_seed(seed))
+        return policy.render(images_BCHW, generator=torch.Generator().manual_seed(seed), **self.beside(images_BCHW))
+
+    def draw(self, images_BCHW: Tensor, *, seed: int = 0) -> Draw:
+        """What one step of the op draws for these images."""
+        batch, channels, height, width = images_BCHW.shape
+        generator = torch.Generator().manual_seed(seed)
+        return self.definition.draw(
+            (batch, channels, height, width), generator=generator, device=torch.device(self.device)
+        )
+
+    def corrupt(
+        self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float, masks_BHW: Tensor | None = None
+    ) -> Tensor:
+        """One step of the op by this draw, everything prepared that it needs."""
+        beside = self.beside(images_BCHW)
+        masks_BHW = beside["masks_BHW"] if masks_BHW is None else masks_BHW
+        prepared = self.definition.prepare(images_BCHW, masks_BHW=masks_BHW, donors_NCHW=beside["donors"])
+        return self.definition.corrupt(images_BCHW, {**draw, **prepared}, source=source, target=target)
 
     def test_the_op_states_its_vocabulary(self) -> None:
         op = self.definition
@@ -73,6 +102,9 @@ class OpSuite:
         assert 0 < op.low < op.high < math.inf
         for promise in (op.deterministic, op.exact, op.monotone):
             assert isinstance(promise, bool)
+        assert op.group in GROUPS
+        assert op.needs <= set(NEEDS)
+        assert op.built_on.partition(":")[0] in ("torch", "torchvision", "kornia")
 
     @pytest.mark.parametrize("shape_BCHW", SHAPES_BCHW)
     def test_the_last_frame_is_the_image_and_the_rest_keeps_shape_dtype_device_and_range(
@@ -101,6 +133,42 @@ class OpSuite:
         frames_BTCHW = self.render(self.policy(), self.images((2, 1, 16, 16)).double())
         assert frames_BTCHW.dtype == torch.float64
 
+    def test_half_precision_is_that_of_the_output_alone(self) -> None:
+        images_BCHW = self.images((2, 3, 16, 16)).bfloat16()
+        frames_BTCHW = self.render(self.policy(), images_BCHW)
+        assert frames_BTCHW.dtype == torch.bfloat16
+        assert torch.equal(frames_BTCHW[:, -1], images_BCHW)
+        beside = self.beside(images_BCHW)
+        beside["donors"] = beside["donors"].float()
+        generator = torch.Generator().manual_seed(0)
+        full_BTCHW = self.policy().render(images_BCHW.float(), generator=generator, **beside)
+        assert torch.equal(frames_BTCHW, full_BTCHW.bfloat16())
+
+    def test_nothing_waits_for_the_device(self) -> None:
+        """On a GPU that is not there: whatever would read a value back from it, or branch on one, raises."""
+        images_BCHW = self.images((2, 3, 16, 24))
+        draw, beside = self.draw(images_BCHW), self.beside(images_BCHW)
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            on_gpu = {name: mode.from_tensor(value).to("cuda") for name, value in {**draw, **beside}.items()}
+            images_BCHW = mode.from_tensor(images_BCHW).to("cuda")
+            masks_BHW, donors_NCHW = on_gpu.pop("masks_BHW"), on_gpu.pop("donors")
+            prepared = self.definition.prepare(images_BCHW, masks_BHW=masks_BHW, donors_NCHW=donors_NCHW)
+            for source, target in ((0.0, self.definition.low), (self.definition.low, self.definition.high)):
+                result_BCHW = self.definition.corrupt(images_BCHW, {**on_gpu, **prepared}, source=source, target=target)
+                assert result_BCHW.device.type == "cuda"
+
+    def test_it_compiles_to_one_graph(self) -> None:
+        images_BCHW = self.images((2, 3, 16, 24))
+        draw, op, beside = self.draw(images_BCHW), self.definition, self.beside(images_BCHW)
+
+        def step(images_BCHW: Tensor) -> Tensor:
+            prepared = op.prepare(images_BCHW, masks_BHW=beside["masks_BHW"], donors_NCHW=beside["donors"])
+            return op.corrupt(images_BCHW, {**draw, **prepared}, source=op.low, target=op.high)
+
+        compiled = torch.compile(step, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(images_BCHW), step(images_BCHW))
+        torch.compiler.reset()
+
     @pytest.mark.parametrize("randomness", ["fresh", "shared"])
     def test_magnitude_zero_is_the_identity(self, randomness: str) -> None:
         images_BCHW = self.images((2, 3, 33, 16))
@@ -110,11 +178,9 @@ class OpSuite:
 
     def test_a_step_to_the_same_magnitude_is_the_identity(self) -> None:
         images_BCHW = self.images((2, 3, 33, 16))
-        draw = self.definition.draw(
-            (2, 3, 33, 16), generator=torch.Generator().manual_seed(0), device=torch.device(self.device)
-        )
+        draw = self.draw(images_BCHW)
         for magnitude in (0.0, self.definition.low, self.definition.high):
-            stepped_BCHW = self.definition.corrupt(images_BCHW, draw, source=magnitude, target=magnitude)
+            stepped_BCHW = self.corrupt(images_BCHW, draw, source=magnitude, target=magnitude)
             assert torch.equal(stepped_BCHW, images_BCHW)
 
     def test_the_smallest_magnitude_changes_little_and_the_largest_much(self) -> None:
@@ -124,7 +190,7 @@ class OpSuite:
             for m in (self.definition.low, self.definition.high)
         )
         assert small < 0.02
-        assert large > 0.05
+        assert large > self.least_change
 
     def test_distance_grows_with_the_magnitude(self) -> None:
         if not self.definition.monotone:
@@ -153,21 +219,20 @@ class OpSuite:
 
     def test_an_image_with_its_own_draw_makes_the_same_video_outside_its_batch(self) -> None:
         images_BCHW = self.images((4, 3, 33, 16))
-        draw = self.definition.draw(
-            (4, 3, 33, 16), generator=torch.Generator().manual_seed(0), device=torch.device(self.device)
-        )
+        draw = self.draw(images_BCHW)
         own_draw = {name: value[2:3] for name, value in draw.items()}
         target = self.definition.high
-        together_BCHW = self.definition.corrupt(images_BCHW, draw, source=0.0, target=target)
-        alone_BCHW = self.definition.corrupt(images_BCHW[2:3], own_draw, source=0.0, target=target)
+        together_BCHW = self.corrupt(images_BCHW, draw, source=0.0, target=target)
+        own_mask_BHW = self.beside(images_BCHW)["masks_BHW"][2:3]
+        alone_BCHW = self.corrupt(images_BCHW[2:3], own_draw, source=0.0, target=target, masks_BHW=own_mask_BHW)
         torch.testing.assert_close(alone_BCHW, together_BCHW[2:3])
 
     def test_a_draw_replays_exactly_and_a_seed_repeats(self) -> None:
         images_BCHW = self.images((2, 3, 16, 33))
         for policy in self.policies():
             draw = policy.draw((2, 3, 16, 33), generator=torch.Generator().manual_seed(3), device=self.device)
-            frames_BTCHW = policy.corrupt(images_BCHW, draw)
-            assert torch.equal(frames_BTCHW, policy.corrupt(images_BCHW, draw))
+            frames_BTCHW = policy.corrupt(images_BCHW, draw, **self.beside(images_BCHW))
+            assert torch.equal(frames_BTCHW, policy.corrupt(images_BCHW, draw, **self.beside(images_BCHW)))
             assert torch.equal(frames_BTCHW, self.render(policy, images_BCHW, seed=3))
 
     def test_randomness_is_what_the_op_declares_and_comes_from_the_generator_alone(self) -> None:
@@ -179,7 +244,9 @@ class OpSuite:
 
     def test_images_of_one_batch_are_drawn_separately(self) -> None:
         images_BCHW = self.images((1, 1, 16, 16)).expand(2, -1, -1, -1).contiguous()
-        frames_BTCHW = self.render(self.policy(), images_BCHW)
+        beside = self.beside(images_BCHW)
+        beside["masks_BHW"] = beside["masks_BHW"][:1].expand(2, -1, -1)
+        frames_BTCHW = self.policy().render(images_BCHW, generator=torch.Generator().manual_seed(0), **beside)
         assert torch.equal(frames_BTCHW[0], frames_BTCHW[1]) == self.definition.deterministic
 
     def test_shared_randomness_is_one_draw_for_every_frame(self) -> None:
@@ -187,11 +254,11 @@ class OpSuite:
         policy = self.policy(num_frames=4, markov_order=3, randomness="shared")
         draw = policy.draw((2, 1, 16, 16), generator=torch.Generator().manual_seed(0), device=self.device)
         steps = draw.layers[0].steps
-        frames_BTCHW = policy.corrupt(images_BCHW, draw)
+        frames_BTCHW = policy.corrupt(images_BCHW, draw, **self.beside(images_BCHW))
         for frame in (1, 2, 3):
             assert steps[frame] is steps[3]
             target = policy.layers[0].magnitude_at(frame)
-            direct_BCHW = self.definition.corrupt(images_BCHW, steps[3], source=0.0, target=target)
+            direct_BCHW = self.corrupt(images_BCHW, steps[3], source=0.0, target=target)
             assert torch.equal(frames_BTCHW[:, frame - 1], direct_BCHW.clamp(0, 1))
 
     def test_the_coin_falls_once_per_video(self) -> None:
@@ -231,9 +298,9 @@ class OpSuite:
         twice_BCHW = images_BCHW
         for step in (first, second):
             draw = op.draw(shape_BCHW, generator=generator, device=device)
-            twice_BCHW = op.corrupt(twice_BCHW, draw, source=0.0, target=step)
+            twice_BCHW = self.corrupt(twice_BCHW, draw, source=0.0, target=step)
         draw = op.draw(shape_BCHW, generator=generator, device=device)
-        once_BCHW = op.corrupt(images_BCHW, draw, source=0.0, target=magnitude)
+        once_BCHW = self.corrupt(images_BCHW, draw, source=0.0, target=magnitude)
         if op.deterministic:
             torch.testing.assert_close(once_BCHW, twice_BCHW)
         else:
@@ -255,6 +322,17 @@ def structured_images(shape_BCHW: tuple[int, int, int, int], *, seed: int) -> Te
     images_BCHW += 0.1 * torch.rand(shape_BCHW, generator=generator)
     low, high = images_BCHW.amin(dim=(1, 2, 3), keepdim=True), images_BCHW.amax(dim=(1, 2, 3), keepdim=True)
     return (images_BCHW - low) / (high - low)
+
+
+def defect_masks(shape_BHW: tuple[int, int, int]) -> Tensor:
+    """One box per image, true inside, over an eighth of the image to half of it; a seventh image has none."""
+    batch, height, width = shape_BHW
+    masks_BHW = torch.zeros(shape_BHW, dtype=torch.bool)
+    for i in range(batch):
+        if i % 7 < 6:
+            top, left = (i * 5) % max(1, height // 2), (i * 3) % max(1, width // 2)
+            masks_BHW[i, top : top + height // 2 + 1, left : left + width // (2 + i % 3) + 1] = True
+    return masks_BHW
 
 
 def _distances(frames_BTCHW: Tensor) -> list[float]:

@@ -136,9 +136,8 @@ VIDEO = Policy(num_frames=3, layers=(Layer(op="erase", magnitude=0.3, frames=(1,
 @pytest.mark.parametrize(
     ("images_BCHW", "message"),
     [
-        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "must be float32 .* got torch.uint8; convert"),
-        (torch.zeros(2, 1, 8, 8, dtype=torch.float16), "must be float32"),
-        (torch.zeros(1, 8, 8), r"4 dimensions, got the shape \(1, 8, 8\)"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "must be floating-point .* got torch.uint8; convert"),
+        (torch.zeros(1, 8, 8), r"four sizes of at least 1, got \(1, 8, 8\)"),
         (torch.zeros(0, 1, 8, 8), "at least 1"),
         (torch.zeros(2, 1, 0, 8), "at least 1"),
     ],
@@ -148,11 +147,13 @@ def test_images_that_cannot_be_rendered_are_refused(images_BCHW: Tensor, message
         VIDEO.render(images_BCHW, generator=seeded())
 
 
-def test_masks_and_donors_are_refused_rather_than_ignored() -> None:
-    with pytest.raises(PolicyError, match="masks_BHW"):
-        VIDEO.render(IMAGES_BCHW, generator=seeded(), masks_BHW=torch.zeros(4, 16, 16))
-    with pytest.raises(PolicyError, match="donors"):
-        VIDEO.render(IMAGES_BCHW, generator=seeded(), donors=IMAGES_BCHW)
+def test_masks_and_donors_must_fit_the_images() -> None:
+    for masks_BHW in (torch.zeros(4, 16, 16), torch.zeros(3, 16, 16, dtype=torch.bool)):
+        with pytest.raises(PolicyError, match=r"masks_BHW must be bool, one per image and of its size \(4, 16, 16\)"):
+            VIDEO.render(IMAGES_BCHW, generator=seeded(), masks_BHW=masks_BHW)
+    for donors in (IMAGES_BCHW[0], IMAGES_BCHW[:0], IMAGES_BCHW[..., :8]):
+        with pytest.raises(PolicyError, match=r"donors must be images \(N, 1, 16, 16\) like the others"):
+            VIDEO.render(IMAGES_BCHW, generator=seeded(), donors=donors)
 
 
 def test_a_missing_generator_is_refused() -> None:

@@ -3,6 +3,9 @@
 An op is stateless. It *draws* its random parameters apart from *applying* them, so that a video can be replayed
 exactly, and it *steps*: given a frame that already carries it at magnitude `source`, it returns that frame at
 magnitude `target`. `source` 0 is the image itself, so a step from 0 is the whole corruption.
+
+Nothing in an op waits for the device (`.item()`, branches on values, boolean indexing): a GPU is kept busy, and
+torch.compile sees one graph.
 """
 
 import math
@@ -17,6 +20,10 @@ from torch import Tensor
 from autopv.errors import PolicyError, nearest
 
 Draw = Mapping[str, Tensor]
+"""Named tensors: what an op drew at random, and what it prepared."""
+
+GROUPS = ("signal", "blur", "geometry", "missing", "photometric", "mixture", "defect")
+NEEDS = ("masks", "donors")
 
 
 class Op(ABC):
@@ -38,16 +45,31 @@ class Op(ABC):
     """True where stepping 0 -> s -> t gives the distribution of stepping 0 -> t (before the output is clamped)."""
     monotone: ClassVar[bool]
     """True where the mean distance from the image grows with the magnitude."""
+    group: ClassVar[str]
+    """What kind of corruption it is, one of GROUPS."""
+    built_on: ClassVar[str]
+    """The library that does the work, and why that one: "torch: ..." where it is our own."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What it needs beside the image, of NEEDS: defect masks, donor images."""
 
     @abstractmethod
     def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
         """Random parameters for one step of one batch, independent of any magnitude; empty for a deterministic op."""
 
+    def prepare(self, images_BCHW: Tensor, *, masks_BHW: Tensor | None, donors_NCHW: Tensor | None) -> Draw:
+        """What every step of a batch of videos needs and chance has no part in, made once from the images themselves.
+
+        `corrupt` finds it among the draw's entries. An op gets the masks_BHW (bool) and donors_NCHW that it needs.
+        """
+        del images_BCHW, masks_BHW, donors_NCHW
+        return {}
+
     @abstractmethod
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images taken from magnitude `source` to `target`, 0 <= source <= target, not clamped.
 
-        The images themselves where both are equal.
+        images_BCHW are float32 or float64 and are not written to; a draw's tensors are float32 (or integers) and on
+        their device. Returns the images themselves where both magnitudes are equal.
         """
 
     def merged(self, first: float, second: float, *, constant: bool) -> float | None:
@@ -76,6 +98,11 @@ def register(op_class: OpClass) -> OpClass:
         raise PolicyError(f"the op name {op.name!r} is already registered by {taken}; give yours another name")
     if not 0 < op.low < op.high < math.inf:
         raise PolicyError(f"op {op.name!r}: 0 < low < high must hold, but got low={op.low}, high={op.high}")
+    if op.group not in GROUPS or not op.needs <= set(NEEDS):
+        raise PolicyError(
+            f"op {op.name!r}: the group must be one of {', '.join(GROUPS)} and its needs among {', '.join(NEEDS)}, "
+            f"but got group={op.group!r}, needs={sorted(op.needs)}"
+        )
     _REGISTRY[op.name] = op
     return op_class
 
@@ -103,13 +130,6 @@ def shorter_side(images_BCHW: Tensor) -> int:
     return min(images_BCHW.shape[-2:])
 
 
-def normal_field(shape: tuple[int, ...], *, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Standard normal values drawn on `device`, by a generator of its own there that is seeded from `generator`.
-
-    Drawing on the CPU and copying would cost more than the rest of the rendering; so the values repeat per kind of
-    device, while small parameters, drawn on the CPU, are the same everywhere.
-    """
-    if device.type == "cpu":
-        return torch.randn(shape, generator=generator)
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
+def survival_step(source: float, target: float) -> float:
+    """The share of what survives at `source` that a step to `target` takes away, where lost shares are stated."""
+    return (target - source) / (1 - source)

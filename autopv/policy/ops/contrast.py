@@ -21,6 +21,8 @@ class Contrast(Op):
     deterministic = True
     exact = True
     monotone = True
+    group = "photometric"
+    built_on = "torch: one line"
 
     def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
         """Nothing: the loss is the same everywhere."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register
+from autopv.policy.ops.base import Draw, Op, register, survival_step
 
 MAX_ASPECT = 2.0
 """A box is at most this many times as tall as wide (in shares of the image's sides), or as wide as tall."""
@@ -28,17 +28,19 @@ class Erase(Op):
     deterministic = False
     exact = False
     monotone = True
+    group = "missing"
+    built_on = "torch: kornia loops over the samples, torchvision erases one box for all; neither grows a box"
 
     def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
         """Each image's box: its place between the borders in [0, 1], and the logarithm of its aspect in [-1, 1]."""
-        uniform_3B = torch.rand(3, shape_BCHW[0], generator=generator).to(device)
+        uniform_3B = torch.rand(3, shape_BCHW[0], generator=generator).to(device, non_blocking=True)
         return {"row_B": uniform_3B[0], "column_B": uniform_3B[1], "aspect_B": 2 * uniform_3B[2] - 1}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images with their boxes filled."""
         if target == source:
             return images_BCHW
-        area = (target - source) / (1 - source)
+        area = survival_step(source, target)
         # Neither side may be longer than the image's.
         aspect_B = (MAX_ASPECT ** draw["aspect_B"].to(images_BCHW.dtype)).clamp(min=area, max=1 / area)
         height_B, width_B = (area * aspect_B).sqrt(), (area / aspect_B).sqrt()

@@ -1,12 +1,12 @@
 """Gaussian blur with reflecting borders, exact in the frequency domain."""
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from autopv.policy.ops.base import Draw, Op, register, shorter_side, variance_step
+from autopv.policy.ops.dct import cached, cosine_basis
 
 
 @register
@@ -26,6 +26,8 @@ class GaussianBlur(Op):
     deterministic = True
     exact = True
     monotone = True
+    group = "blur"
+    built_on = "torch: sampled kernels of kornia and torchvision do not compose and are slower"
 
     def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
         """Nothing: a blur is not random."""
@@ -49,14 +51,10 @@ class GaussianBlur(Op):
         return float((first**2 + second**2) ** 0.5)
 
 
-# A policy needs one matrix per side and distinct step; at 256 px, 128 of them are 34 MB.
-@lru_cache(maxsize=128)
+@cached
 def blur_matrix(size_px: int, *, sigma_px: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The symmetric (size_px, size_px) matrix that blurs a line of pixels; made in float64."""
-    with torch.inference_mode(False):  # a cached tensor must serve callers inside and outside inference mode
-        frequency_N = torch.arange(size_px, dtype=torch.float64)
-        position_N = torch.arange(size_px, dtype=torch.float64) + 0.5
-        basis_NN = torch.cos(math.pi / size_px * frequency_N[:, None] * position_N) * math.sqrt(2 / size_px)
-        basis_NN[0] /= math.sqrt(2)
-        damping_N = torch.exp(-0.5 * (sigma_px * math.pi * frequency_N / size_px) ** 2)
-        return (basis_NN.T * damping_N @ basis_NN).to(dtype=dtype, device=device)
+    basis_NN = cosine_basis(size_px)
+    frequency_N = torch.arange(size_px, dtype=torch.float64)
+    damping_N = torch.exp(-0.5 * (sigma_px * math.pi * frequency_N / size_px) ** 2)
+    return (basis_NN.T * damping_N @ basis_NN).to(dtype=dtype, device=device, non_blocking=True)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, normal_field, register, shorter_side, variance_step
+from autopv.policy.ops.base import Draw, Op, register, shorter_side, variance_step
+from autopv.policy.ops.fields import normal_field
 
 REFERENCE_SIDE_PX = 64
 
@@ -24,6 +25,8 @@ class GaussianNoise(Op):
     deterministic = False
     exact = True
     monotone = True
+    group = "signal"
+    built_on = "torch: kornia has one standard deviation for the whole batch"
 
     def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
         """A standard normal field."""

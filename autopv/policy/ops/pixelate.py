@@ -1,11 +1,10 @@
 """Pixelation: every block of pixels becomes its mean."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from autopv.policy.ops.base import Draw, Op, register, shorter_side
+from autopv.policy.ops.dct import cached
 
 
 @register
@@ -25,6 +24,8 @@ class Pixelate(Op):
     deterministic = True
     exact = False
     monotone = True
+    group = "blur"
+    built_on = "torch: neither kornia nor torchvision has it"
 
     def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
         """Nothing: the grid is fixed."""
@@ -50,10 +51,9 @@ class Pixelate(Op):
         return rows_HH @ (images_BCHW @ columns_WW)  # the matrices are symmetric
 
 
-@lru_cache(maxsize=128)
+@cached
 def averaging_matrix(size_px: int, *, num_cells: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The symmetric (size_px, size_px) matrix that replaces every pixel of a line by the mean of its cell."""
-    with torch.inference_mode(False):  # a cached tensor must serve callers inside and outside inference mode
-        cell_N = torch.arange(size_px) * num_cells // size_px
-        same_NN = (cell_N[:, None] == cell_N).to(torch.float64)
-        return (same_NN / same_NN.sum(dim=1, keepdim=True)).to(dtype=dtype, device=device)
+    cell_N = torch.arange(size_px) * num_cells // size_px
+    same_NN = (cell_N[:, None] == cell_N).to(torch.float64)
+    return (same_NN / same_NN.sum(dim=1, keepdim=True)).to(dtype=dtype, device=device, non_blocking=True)

@@ -25,10 +25,12 @@ class Rotate(Op):
     deterministic = False
     exact = False
     monotone = True
+    group = "geometry"
+    built_on = "torch: per-sample kornia gives the same pixels at the same speed, for a second of import"
 
     def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
         """Each image's angle in standard deviations."""
-        return {"angle_B": torch.randn(shape_BCHW[0], generator=generator).to(device)}
+        return {"angle_B": torch.randn(shape_BCHW[0], generator=generator).to(device, non_blocking=True)}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images, turned anticlockwise by their angles."""
