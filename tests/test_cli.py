@@ -215,3 +215,58 @@ def test_doctor_reports_every_need(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith(("ok  ", "missing  ")) for line in lines)
     assert any("lite0" in line for line in lines)
+
+
+def test_preview_takes_other_orders_and_randomness_and_moves(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, images: Path
+) -> None:
+    noise = Policy(num_frames=4, layers=(Layer(op="gaussian_noise", magnitude=0.3, frames=(1, 3)),))
+    noise.save(tmp_path / "noise.json")
+    command = ["preview", "--policy", tmp_path / "noise.json", "--data", images, "--size", 16]
+    for out, flags, says in (
+        ("a.png", (), "order=1 fresh"),
+        ("b.gif", ("--order", 2), "order=2 fresh"),
+        ("c.webp", ("--randomness", "shared"), "order=3 shared"),
+    ):
+        assert main([str(argument) for argument in [*command, "--out", tmp_path / out, *flags]]) == 0
+        assert says in capsys.readouterr().out
+        with Image.open(tmp_path / out) as picture:
+            assert getattr(picture, "n_frames", 1) == (1 if out == "a.png" else 4)
+    assert "markov_order" in fails(capsys, *command, "--out", tmp_path / "d.png", "--order", 4)
+    assert ".webp" in fails(capsys, *command, "--out", tmp_path / "d.mp4")
+    assert "no folder" in fails(capsys, *command, "--out", tmp_path / "none" / "d.png")
+
+
+def test_policies_are_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path, policy_file: Path) -> None:
+    Policy(num_frames=3, layers=(Layer(op="gaussian_blur", magnitude=0.2, frames=(1, 2)),)).save(tmp_path / "b.json")
+    assert main(["policy", "diff", str(policy_file), str(tmp_path / "b.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "0.1 -> 0.2" in printed
+    assert main(["policy", "diff", str(policy_file), str(policy_file)]) == 0
+    assert "the same policy" in capsys.readouterr().out
+
+
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_a_profile_is_printed_and_drawn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, images: Path, policy_file: Path
+) -> None:
+    command = ["policy", "profile", policy_file, "--data", images, "--size", 16, "--no-features", "-n", 60]
+    assert main([str(argument) for argument in [*command, "--out", tmp_path / "p.png"]]) == 0
+    assert capsys.readouterr().out.strip()
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.width > 200
+    assert main([str(argument) for argument in [*command, "--json"]]) == 0
+    assert json.loads(capsys.readouterr().out)
+    assert "overwritten" in fails(capsys, *command, "--out", tmp_path / "p.png")
+
+
+def test_ops_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ops"]) == 0
+    assert "gaussian_noise" in capsys.readouterr().out
+    assert main(["ops", "erase"]) == 0
+    assert "share of the image's area" in capsys.readouterr().out
+    assert "Did you mean 'erase'" in fails(capsys, "ops", "erasse")

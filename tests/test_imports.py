@@ -20,6 +20,7 @@ RANKS = {
     "data": 1,
     "spaces": 2,
     "training": 3,
+    "profile": 3,
     "verify": 4,
     "search": 5,
     "report": 6,

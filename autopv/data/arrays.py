@@ -1,4 +1,4 @@
-"""Images from an .npy or .npz file."""
+"""Images from an .npy or .npz file, and their defect masks where an .npz file has them."""
 
 import zipfile
 from pathlib import Path
@@ -8,42 +8,50 @@ from numpy.typing import NDArray
 
 from autopv.data.decode import resize_array
 from autopv.data.folder import stack_images
+from autopv.data.loaded import Loaded
+from autopv.data.masks import fit_mask
 from autopv.errors import DataError
 
 SUFFIXES = (".npy", ".npz")
 _IMAGE_KEYS = ("images", "x", "arr_0")
 _LABEL_KEYS = ("labels", "y")
+_MASK_KEY = "masks"
 _CHANNELS = (1, 3, 4)
 
 
-def load_array(path: Path, *, size_px: int) -> tuple[NDArray[np.uint8], tuple[str, ...] | None]:
-    """Images (N, size_px, size_px, C) with C = 1 or 3, and the class name of each where an .npz file has labels.
+def load_array(path: Path, *, size_px: int) -> Loaded:
+    """Images named by their number, with classes and masks where an .npz file has `labels` and `masks`.
 
     The file holds (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4: uint8 or uint16 of full range, or float
-    in [0, 1].
+    in [0, 1]. Masks are (N, H, W), or with one channel, bool or uint8: any value but zero marks a defect.
     Raises: DataError.
     """
-    raw, labels = _read(path)
+    raw, labels, masks = _read(path)
     images_NHWC = _to_uint8(_channels_last(raw, path=path), path=path)
+    size = images_NHWC.shape[:3]
     if images_NHWC.shape[-1] == 1:
         images_NHWC = images_NHWC[..., 0]
     resized = stack_images([resize_array(np.ascontiguousarray(image), size_px=size_px) for image in images_NHWC])
-    if labels is None:
-        return resized, None
-    if labels.shape != (len(resized),):
+    if labels is not None and labels.shape != (len(resized),):
         raise DataError(
             f"labels must be one per image, shape ({len(resized)},), but those of {str(path)!r} have {labels.shape}"
         )
-    return resized, tuple(str(label) for label in labels.tolist())
+    marks_NHW = None if masks is None else _marks(masks, size=size, path=path)
+    return Loaded(
+        pixels_NHWC=resized,
+        names=tuple(f"{index:06d}" for index in range(len(resized))),
+        classes=None if labels is None else tuple(str(label) for label in labels.tolist()),
+        masks_NHW=None if marks_NHW is None else np.stack([fit_mask(marks, size_px=size_px) for marks in marks_NHW]),
+    )
 
 
-def _read(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
+def _read(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None, NDArray[np.generic] | None]:
     try:
         # Opened here, because NumPy leaves a file open that it cannot read.
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return loaded, None
+                return loaded, None, None
             names = list(loaded.files)
             image_key = names[0] if len(names) == 1 else next((key for key in _IMAGE_KEYS if key in names), None)
             if image_key is None:
@@ -52,11 +60,25 @@ def _read(path: Path) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
                     f"but {str(path)!r} holds {', '.join(names) or 'nothing'}"
                 )
             label_key = next((key for key in _LABEL_KEYS if key in names), None)
-            return loaded[image_key], loaded[label_key] if label_key else None
+            # A file of masks alone is taken for images, like any one array.
+            masks = loaded[_MASK_KEY] if _MASK_KEY in names and image_key != _MASK_KEY else None
+            return loaded[image_key], loaded[label_key] if label_key else None, masks
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"an array file must be NumPy's, without pickled objects, but reading {str(path)!r} failed: {error}"
         ) from error
+
+
+def _marks(masks: NDArray[np.generic], *, size: tuple[int, ...], path: Path) -> NDArray[np.bool_]:
+    if masks.dtype not in (np.bool_, np.uint8):
+        raise DataError(f"masks must be bool or uint8, but those of {str(path)!r} are {masks.dtype}")
+    count, height, width = size
+    if masks.shape not in ((count, height, width), (count, 1, height, width), (count, height, width, 1)):
+        raise DataError(
+            f"masks must be one per image and of its size, shape {size} or with one channel, but those of "
+            f"{str(path)!r} have {masks.shape}"
+        )
+    return masks.reshape(size).astype(bool)
 
 
 def _channels_last(raw: NDArray[np.generic], *, path: Path) -> NDArray[np.generic]:

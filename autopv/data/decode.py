@@ -4,7 +4,10 @@ import io
 import struct
 import warnings
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +22,57 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DRAFT_FACTOR = 3
 # WebP brings grey images back with channels a level apart.
 _GREY_LEVELS = 2
+_EXIF_ORIENTATION, _UPRIGHT = 0x0112, 1
+# Orientations that swap width and height.
+_SIDEWAYS = (5, 6, 7, 8)
 # What Pillow's decoders raise on damaged files, besides OSError.
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+
+
+_T = TypeVar("_T", bound=np.generic)
 
 
 class BrokenImageError(Exception):
     """A file that holds no readable image; its message is the reason."""
 
 
-def decode_image(content: bytes, *, size_px: int) -> NDArray[np.uint8]:
-    """The image as (size_px, size_px) when grey, else (size_px, size_px, 3).
+@dataclass(frozen=True)
+class Stored:
+    """How a file holds its image: the (width, height) it is stored in, and how it is turned to be shown (EXIF)."""
+
+    size: tuple[int, int]
+    orientation: int
+
+    @classmethod
+    def of(cls, image: "Image.Image") -> "Stored":
+        """What an opened file says, before it is decoded."""
+        # PNG may keep it behind the pixels, so this can decode.
+        told = image.getexif().get(_EXIF_ORIENTATION)
+        orientation = told if isinstance(told, int) and told in range(1, 9) else _UPRIGHT
+        # Pillow turns TIFF by itself, and tells the size it has then.
+        shown = image.size[::-1] if image.format == "TIFF" and orientation in _SIDEWAYS else image.size
+        return cls(size=(shown[0], shown[1]), orientation=orientation)
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether it is shown as it is stored."""
+        return self.orientation == _UPRIGHT
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """The (width, height) it is shown in."""
+        return (self.size[1], self.size[0]) if self.orientation in _SIDEWAYS else self.size
+
+    def turn(self, pixels_HW: NDArray[_T]) -> NDArray[_T]:
+        """Pixels in the stored order, as they are shown."""
+        if self.orientation in _SIDEWAYS:
+            pixels_HW = pixels_HW.T
+        flip_rows, flip_columns = self.orientation in (3, 4, 7, 8), self.orientation in (2, 3, 6, 7)
+        return pixels_HW[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def decode_image(content: bytes, *, size_px: int) -> tuple[NDArray[np.uint8], Stored]:
+    """The image as (size_px, size_px) when grey, else (size_px, size_px, 3), and how the file held it.
 
     Upright (EXIF), transparency laid over white, centre-cropped to a square, resized with antialiasing. Of several
     pages or frames the first. 16-bit images are scaled from their full range.
@@ -36,15 +80,24 @@ def decode_image(content: bytes, *, size_px: int) -> NDArray[np.uint8]:
     """
     from PIL import Image, ImageOps
 
+    with reading(), Image.open(io.BytesIO(content)) as image:
+        stored = Stored.of(image)
+        image.draft(None, (_DRAFT_FACTOR * size_px, _DRAFT_FACTOR * size_px))
+        upright = ImageOps.exif_transpose(image)
+        return _drop_equal_channels(_fit_square(_flatten(upright), size_px=size_px)), stored
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """A context in which whatever Pillow raises on an unreadable file is a BrokenImageError."""
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
             # Metadata that Pillow finds odd is no reason to doubt the pixels; its limit on size is kept as an error.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                image.draft(None, (_DRAFT_FACTOR * size_px, _DRAFT_FACTOR * size_px))
-                upright = ImageOps.exif_transpose(image)
-                return _drop_equal_channels(_fit_square(_flatten(upright), size_px=size_px))
+            yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BrokenImageError(f"too large to be decoded safely: {error}") from error
     except _BROKEN as error:

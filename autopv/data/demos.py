@@ -1,12 +1,12 @@
 """Named demo sets: real images that come as a package, so that nothing has to be downloaded."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from autopv.data.folder import decode_folder
+from autopv.data.loaded import Loaded
+from autopv.data.textures import load_textures
 from autopv.errors import DataError
 
 _ELPV_PACKAGE = "elpv-dataset"
@@ -17,12 +17,12 @@ def demo_names() -> tuple[str, ...]:
     return tuple(_LOADERS)
 
 
-def load_demo(name: str, *, size_px: int) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[str, ...]]:
-    """Images (N, size_px, size_px, C), their names, and the class name of each, of a set that `demo_names` lists."""
+def load_demo(name: str, *, size_px: int) -> Loaded:
+    """The images of a set that `demo_names` lists, with classes, and masks and groups where it has any."""
     return _LOADERS[name](size_px=size_px)
 
 
-def _load_elpv(*, size_px: int) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[str, ...]]:
+def _load_elpv(*, size_px: int) -> Loaded:
     """2,624 solar cells under electroluminescence; a class is the cell's type and how probably it is defective.
 
     Source: Deitsch et al., "Segmentation of photovoltaic module cells in uncalibrated electroluminescence images".
@@ -39,10 +39,11 @@ def _load_elpv(*, size_px: int) -> tuple[NDArray[np.uint8], tuple[str, ...], tup
         classes = {path: f"{kind} {float(probability):.0%} defective" for path, probability, kind in rows}
     except (OSError, ValueError) as error:
         raise DataError(f"the package {_ELPV_PACKAGE} is damaged: {error}; reinstall it") from error
-    pixels, names, skipped = decode_folder(folder, sorted(classes), size_px=size_px)
-    if skipped:
-        raise DataError(f"the package {_ELPV_PACKAGE} is damaged: {skipped[0].name}: {skipped[0].reason}; reinstall it")
-    return pixels, names, tuple(classes[name] for name in names)
+    loaded = decode_folder(folder, sorted(classes), size_px=size_px)
+    if loaded.skipped:
+        first = loaded.skipped[0]
+        raise DataError(f"the package {_ELPV_PACKAGE} is damaged: {first.name}: {first.reason}; reinstall it")
+    return replace(loaded, classes=tuple(classes[name] for name in loaded.names))
 
 
-_LOADERS = {"elpv": _load_elpv}
+_LOADERS = {"elpv": _load_elpv, "textures": load_textures}

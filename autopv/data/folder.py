@@ -1,10 +1,10 @@
-"""Image files below a folder, decoded in the order of their names."""
+"""Image files below a folder, decoded in the order of their names, with their defect masks where it has any."""
 
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from autopv.data.cache import read_cached, write_cached
 from autopv.data.decode import DECODER_VERSION, SUFFIXES, BrokenImageError, decode_image
+from autopv.data.layout import find_layout
+from autopv.data.loaded import Loaded, Skipped
+from autopv.data.masks import MASK_VERSION, MaskSizeError, decode_mask
 from autopv.errors import DataError
 
 # Decoding fewer takes less time than a user notices, and leaves nothing behind on the disk.
@@ -20,12 +23,15 @@ _CACHE_FROM_IMAGES = 200
 _MAX_THREADS = 8
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A file that was left out, and why."""
+def load_folder(folder: Path, *, size_px: int) -> Loaded:
+    """The readable images at any depth, with the masks and classes that `find_layout` finds.
 
-    name: str
-    reason: str
+    Raises: DataError.
+    """
+    layout = find_layout(find_images(folder), folder=folder)
+    loaded = decode_folder(folder, layout.images, size_px=size_px, masks=layout.masks)
+    classes = dict(zip(layout.images, layout.classes, strict=True))
+    return replace(loaded, classes=tuple(classes[name] for name in loaded.names))
 
 
 def find_images(folder: Path) -> tuple[str, ...]:
@@ -62,33 +68,49 @@ def find_images(folder: Path) -> tuple[str, ...]:
 
 
 def decode_folder(
-    folder: Path, names: Sequence[str], *, size_px: int
-) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[Skipped, ...]]:
-    """Images (N, size_px, size_px, C) with C = 1 if all are grey, else 3; the names of those; and the broken files.
+    folder: Path, names: Sequence[str], *, size_px: int, masks: Sequence[str | None] | None = None
+) -> Loaded:
+    """The readable images of these names; C = 1 if all are grey, else 3.
 
-    Raises: DataError when no file can be read.
+    masks: the name of each image's mask, None for an image without a defect. An image with a broken mask is left out
+    like a broken image: where its defects are is not known.
+    Raises: DataError when no file can be read, and for a mask of another size than its image.
     """
+    mask_names = [None] * len(names) if masks is None else list(masks)
+
+    def decode(name: str, mask: str | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | Skipped:
+        return _decode_files(folder, name, mask=mask, size_px=size_px)
+
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
-        key = None
+        key = mask_key = None
         if len(names) >= _CACHE_FROM_IMAGES:
             key = _content_key(threads.map(lambda name: _file_digest(folder / name), names), size_px=size_px)
-            pixels = read_cached(key)
-            if pixels is not None and len(pixels) == len(names):
-                return pixels, tuple(names), ()
-        decoded = list(threads.map(lambda name: _decode_file(folder / name, name, size_px=size_px), names))
-    kept = [(name, image) for name, image in zip(names, decoded, strict=True) if not isinstance(image, Skipped)]
-    skipped = tuple(image for image in decoded if isinstance(image, Skipped))
+            if masks is not None:
+                digests = threads.map(lambda mask: b"none" if mask is None else _file_digest(folder / mask), masks)
+                mask_key = _mask_key(key, digests)
+            cached = _read_cached(key, mask_key=mask_key, names=names)
+            if cached is not None:
+                return cached
+        decoded = list(threads.map(decode, names, mask_names))
+    kept = [(name, *files) for name, files in zip(names, decoded, strict=True) if not isinstance(files, Skipped)]
+    skipped = tuple(files for files in decoded if isinstance(files, Skipped))
     if not kept:
         first = skipped[0]
         raise DataError(
             f"at least one image must be readable, but none of the {len(skipped)} files below {str(folder)!r} is; "
             f"the first is {first.name!r}: {first.reason}"
         )
-    pixels = stack_images([image for _, image in kept])
+    pixels = stack_images([image for _, image, _ in kept])
+    masks_NHW = None
+    if masks is not None:
+        without = np.zeros((size_px, size_px), dtype=bool)
+        masks_NHW = np.stack([without if mask is None else mask for _, _, mask in kept])
     # With a broken file among them nothing is kept, so that it is named with its reason each time.
     if key is not None and not skipped:
         write_cached(key, pixels)
-    return pixels, tuple(name for name, _ in kept), skipped
+        if mask_key is not None and masks_NHW is not None:
+            write_cached(mask_key, masks_NHW.astype(np.uint8))
+    return Loaded(pixels_NHWC=pixels, names=tuple(name for name, _, _ in kept), masks_NHW=masks_NHW, skipped=skipped)
 
 
 def stack_images(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -98,16 +120,40 @@ def stack_images(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.stack([image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images])
 
 
+def _read_cached(key: str, *, mask_key: str | None, names: Sequence[str]) -> Loaded | None:
+    pixels, masks = read_cached(key), None if mask_key is None else read_cached(mask_key)
+    if pixels is None or len(pixels) != len(names):
+        return None
+    if mask_key is None:
+        return Loaded(pixels_NHWC=pixels, names=tuple(names))
+    if masks is None or masks.shape != pixels.shape[:3]:
+        return None
+    return Loaded(pixels_NHWC=pixels, names=tuple(names), masks_NHW=masks.astype(bool))
+
+
 def _refuse_folder(error: OSError) -> None:
     # A folder passed over in silence would be images missing from a result.
     raise DataError(f"every folder of the data must be readable, but {error.filename!r} is not: {error.strerror}")
 
 
-def _decode_file(path: Path, name: str, *, size_px: int) -> NDArray[np.uint8] | Skipped:
+def _decode_files(
+    folder: Path, name: str, *, mask: str | None, size_px: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | Skipped:
     try:
-        return decode_image(path.read_bytes(), size_px=size_px)
+        image, stored = decode_image((folder / name).read_bytes(), size_px=size_px)
     except (OSError, BrokenImageError) as error:
         return Skipped(name=name, reason=str(error))
+    if mask is None:
+        return image, None
+    try:
+        return image, decode_mask((folder / mask).read_bytes(), stored=stored, size_px=size_px)
+    except MaskSizeError as error:
+        raise DataError(
+            f"a mask must have its image's size, but below {str(folder)!r} the mask {mask!r} has {error.mask_size} "
+            f"pixels and the image {name!r} {error.image_size}; export the mask at the image's size"
+        ) from error
+    except (OSError, BrokenImageError) as error:
+        return Skipped(name=name, reason=f"its mask {mask}: {error}")
 
 
 def _file_digest(path: Path) -> bytes:
@@ -125,3 +171,11 @@ def _content_key(digests: Iterable[bytes], *, size_px: int) -> str:
     for digest in digests:
         key.update(digest)
     return key.hexdigest()
+
+
+def _mask_key(key: str, digests: Iterable[bytes]) -> str:
+    # A mask is turned and cropped as its image is, so the images' key is part of this one.
+    mask_key = hashlib.sha256(f"masks {MASK_VERSION} of {key}".encode())
+    for digest in digests:
+        mask_key.update(digest)
+    return mask_key.hexdigest()

@@ -15,7 +15,8 @@ from torch import Tensor
 from autopv.data.arrays import SUFFIXES as ARRAY_SUFFIXES
 from autopv.data.arrays import load_array
 from autopv.data.demos import demo_names, load_demo
-from autopv.data.folder import Skipped, decode_folder, find_images
+from autopv.data.folder import load_folder
+from autopv.data.loaded import Skipped
 from autopv.errors import DataError, nearest
 
 __all__ = ["ImageSet", "Skipped", "load_images"]
@@ -30,7 +31,8 @@ class ImageSet:
     """Square uint8 images of one size, with a name and a group for each.
 
     labels: an index into class_names for each image, or None where there are fewer than two classes.
-    groups: images of one object share a group; without `group_by` every image is its own.
+    groups: images of one object share a group; without `group_by` every image is its own, save in sets that know.
+    masks_NHW: bool (N, S, S), true where a defect is, all false for an image without one; None for a set without masks.
     """
 
     images_NCHW: Tensor
@@ -41,6 +43,7 @@ class ImageSet:
     skipped: tuple[Skipped, ...]
     source: str
     digest: str
+    masks_NHW: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.images_NCHW.shape)
@@ -54,6 +57,13 @@ class ImageSet:
                 raise DataError(f"{field} must be one per image ({shape[0]}), but got {len(values)}")
         if self.labels is not None and not all(0 <= label < len(self.class_names) for label in self.labels):
             raise DataError(f"labels must be indices into the {len(self.class_names)} class names")
+        if self.masks_NHW is not None:
+            wanted, found = (shape[0], *shape[2:]), tuple(self.masks_NHW.shape)
+            if self.masks_NHW.dtype != torch.bool or found != wanted:
+                raise DataError(
+                    f"masks must be bool, one per image and of its size, shape {wanted}, but got "
+                    f"{self.masks_NHW.dtype} with shape {found}"
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,6 +78,16 @@ class ImageSet:
         """1 for grey images, 3 for colour."""
         return int(self.images_NCHW.shape[1])
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether it is known where each image's defects are."""
+        return self.masks_NHW is not None
+
+    @property
+    def num_defective(self) -> int:
+        """How many images have a defect somewhere in their mask; 0 for a set without masks."""
+        return 0 if self.masks_NHW is None else int(self.masks_NHW.flatten(1).any(dim=1).sum())
+
 
 def load_images(
     source: str | Path,
@@ -79,11 +99,12 @@ def load_images(
 ) -> ImageSet:
     """The images of a folder, an .npy or .npz file, or a demo set, centre-cropped to squares of size_px.
 
+    Defect masks are read where a folder (`layout.find_layout` tells how), an .npz file or a demo set has them.
     source: a demo name wins over a folder of that name (write `./elpv` for the folder).
     channels: 1 or 3; default 1 if every image is grey, else 3.
     group_by: a pattern searched in each name; images that agree in its captured groups (or in the whole match, without
-    any) show one object, such as r"part(\\d+)_" .
-    strict: a broken image is an error; else it is left out and listed in `skipped`.
+    any) show one object, such as r"part(\\d+)_" . It replaces the groups that a demo set comes with.
+    strict: a broken image or mask is an error; else the image is left out and listed in `skipped`.
     Raises: DataError.
     """
     if not _MIN_SIZE_PX <= size_px <= _MAX_SIZE_PX:
@@ -91,35 +112,35 @@ def load_images(
     if channels not in (None, 1, 3):
         raise DataError(f"channels must be 1 (grey) or 3 (colour), but got {channels}")
     pattern = None if group_by is None else _compile(group_by)
-    skipped: tuple[Skipped, ...] = ()
-    classes: tuple[str, ...] | None
     path = Path(os.path.expanduser(source))
     if isinstance(source, str) and source in demo_names():
-        pixels, names, classes = load_demo(source, size_px=size_px)
+        loaded = load_demo(source, size_px=size_px)
     elif path.is_dir():
-        pixels, names, skipped = decode_folder(path, find_images(path), size_px=size_px)
-        classes = _classes_of_folders(names)
+        loaded = load_folder(path, size_px=size_px)
     elif path.is_file() and path.suffix.lower() in ARRAY_SUFFIXES:
-        pixels, classes = load_array(path, size_px=size_px)
-        names = tuple(f"{index:06d}" for index in range(len(pixels)))
+        loaded = load_array(path, size_px=size_px)
     else:
         raise _unusable(source, path)
+    names, skipped = loaded.names, loaded.skipped
     if strict and skipped:
         raise DataError(
             f"with strict every image must be readable, but {len(skipped)} of {len(skipped) + len(names)} are broken: "
             f"{_list_skipped(skipped)}; repair or remove them, or go without strict to leave them out"
         )
-    images_NCHW = torch.from_numpy(np.ascontiguousarray(_with_channels(pixels, channels).transpose(0, 3, 1, 2)))
-    labels, class_names = _labels(classes)
+    pixels_NHWC = _with_channels(loaded.pixels_NHWC, channels)
+    images_NCHW = torch.from_numpy(np.ascontiguousarray(pixels_NHWC.transpose(0, 3, 1, 2)))
+    masks_NHW = None if loaded.masks_NHW is None else torch.from_numpy(loaded.masks_NHW)
+    labels, class_names = _labels(loaded.classes)
     return ImageSet(
         images_NCHW=images_NCHW,
         names=names,
         labels=labels,
         class_names=class_names,
-        groups=names if pattern is None else _groups(names, pattern=pattern),
+        groups=(loaded.groups or names) if pattern is None else _groups(names, pattern=pattern),
         skipped=skipped,
         source=str(source),
-        digest=_digest(images_NCHW, names),
+        digest=_digest(images_NCHW, names, masks_NHW=masks_NHW),
+        masks_NHW=masks_NHW,
     )
 
 
@@ -129,11 +150,6 @@ def _with_channels(pixels_NHWC: NDArray[np.uint8], channels: int | None) -> NDAr
     if channels == 3:
         return np.repeat(pixels_NHWC, 3, axis=-1)
     return (pixels_NHWC @ _LUMA).round().astype(np.uint8)[..., None]
-
-
-def _classes_of_folders(names: Sequence[str]) -> tuple[str, ...]:
-    # Images that lie beside the class folders form a class of their own.
-    return tuple(name.split("/", 1)[0] if "/" in name else "." for name in names)
 
 
 def _labels(classes: Sequence[str] | None) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
@@ -167,10 +183,14 @@ def _groups(names: Sequence[str], *, pattern: re.Pattern[str]) -> tuple[str, ...
     return tuple("\0".join(part or "" for part in match.groups()) if match.re.groups else match[0] for match in found)
 
 
-def _digest(images_NCHW: Tensor, names: Sequence[str]) -> str:
+def _digest(images_NCHW: Tensor, names: Sequence[str], *, masks_NHW: Tensor | None) -> str:
     digest = hashlib.sha256(f"{tuple(images_NCHW.shape)}\n".encode())
     digest.update("\n".join(names).encode("utf-8", "surrogateescape"))
     digest.update(images_NCHW.numpy().tobytes())
+    # Sets without masks keep the digest they had before there were any.
+    if masks_NHW is not None:
+        digest.update(b"masks")
+        digest.update(np.packbits(masks_NHW.numpy()).tobytes())
     return digest.hexdigest()
 
 

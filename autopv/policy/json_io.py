@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
     from autopv.policy.policy import Layer, Policy
 
 FORMAT_VERSION = 1
-MAX_BYTES = 1 << 20
-"""A policy takes some kilobytes; a file of a megabyte is something else, and not worth the wait."""
+MAX_BYTES = 1 << 17
+"""A policy takes some kilobytes; a file of many times that is something else, and not worth the wait."""
 
-_REQUIRED = ("format_version", "num_frames", "layers")
-_OPTIONAL = ("markov_order", "randomness", "frame_loss_weight", "frame_loss_until", "provenance")
+REQUIRED_KEYS = ("format_version", "num_frames", "layers")
+OPTIONAL_KEYS = ("markov_order", "randomness", "frame_loss_weight", "frame_loss_until", "provenance")
+REQUIRED_LAYER_KEYS = ("op", "magnitude", "frames")
+OPTIONAL_LAYER_KEYS = ("curve", "probability")
 
 
 def policy_values(mapping: object, *, where: str) -> dict[str, Any]:
@@ -29,7 +32,7 @@ def policy_values(mapping: object, *, where: str) -> dict[str, Any]:
     """
     if isinstance(mapping, Mapping) and "format_version" in mapping:
         _check_version(mapping["format_version"], where=where)  # before unknown keys: a newer version may know them
-    stated = rules.keys(mapping, at=where, required=_REQUIRED, optional=_OPTIONAL)
+    stated = rules.keys(mapping, at=where, required=REQUIRED_KEYS, optional=OPTIONAL_KEYS)
     layers = stated["layers"]
     if not isinstance(layers, list | tuple) or len(layers) > rules.MAX_LAYERS:
         raise PolicyError(
@@ -123,7 +126,7 @@ def _check_version(version: object, *, where: str) -> None:
 
 def _layer_values(raw: object, *, at: str) -> dict[str, Any]:
     """The constructor arguments of one layer."""
-    stated = rules.keys(raw, at=at, required=("op", "magnitude", "frames"), optional=("curve", "probability"))
+    stated = rules.keys(raw, at=at, required=REQUIRED_LAYER_KEYS, optional=OPTIONAL_LAYER_KEYS)
     op = rules.op_name(stated["op"], at=f"{at}.op")
     magnitude_name = get_op(op).magnitude_name
     magnitude = rules.keys(stated["magnitude"], at=f"{at}.magnitude", required=(magnitude_name,))
@@ -152,8 +155,8 @@ def _layer_dict(layer: "Layer") -> dict[str, Any]:
 def _unique(pairs: Sequence[tuple[str, object]], *, where: str) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [key for key, _ in pairs]
-        repeated = next(key for key in result if names.count(key) > 1)
+        times = Counter(key for key, _ in pairs)
+        repeated = next(key for key in times if times[key] > 1)
         raise PolicyError(f"{where}: the key {rules.show(repeated)} is stated more than once in one object")
     return result
 

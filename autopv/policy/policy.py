@@ -16,6 +16,7 @@ from autopv.policy.canonical import canonical_policy
 from autopv.policy.curves import level
 from autopv.policy.ops import Op, get_op
 from autopv.policy.render import Beside, VideoDraw, corrupt_video, draw_video, render_video
+from autopv.policy.text import policy_mapping, policy_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +154,17 @@ class Policy:
         json_io.write_json(self.to_dict(), Path(path), overwrite=overwrite)
 
     def describe(self) -> str:
-        """The policy in one line of text."""
-        if self.num_frames == 1:
-            return "image-only"
-        head = f"T={self.num_frames} order={self.markov_order} {self.randomness} weight={self.frame_loss_weight:g}"
-        if self.frame_loss_until < 1:
-            head += f" until={self.frame_loss_until:g}"
-        return head + ": " + (" > ".join(_describe_layer(layer) for layer in self.layers) or "no layers")
+        """The policy in one line of text, all but its provenance; `parse` reads it back."""
+        return policy_text(self)
+
+    @classmethod
+    def parse(cls, text: str, *, where: str = "policy text") -> "Policy":
+        """The policy that a line of `describe` states. Raises: PolicyError naming `where` and the place in the line.
+
+        >>> Policy.parse("T=4 order=1 fresh weight=0.1: gaussian_blur sigma=0.06 linear 1-3").layers[0].magnitude
+        0.06
+        """
+        return cls.from_dict(policy_mapping(text, where=where), where=where)
 
     def frame_weights(self, progress: float) -> tuple[float, ...]:
         """The loss weight of every frame, the last frame's 1, at that share of the training (0 to 1)."""
@@ -207,9 +212,3 @@ class Policy:
     def needs(self) -> frozenset[str]:
         """What `render` needs beside the images: any of "masks", "donors"."""
         return frozenset().union(*(layer.definition.needs for layer in self.layers))
-
-
-def _describe_layer(layer: Layer) -> str:
-    first, last = layer.frames
-    text = f"{layer.op} {layer.definition.magnitude_name}={layer.magnitude:g} {layer.curve} {first}-{last}"
-    return text if layer.probability == 1 else f"{text} p={layer.probability:g}"

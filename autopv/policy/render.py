@@ -112,7 +112,8 @@ def _drawing(
     def draws(_: int, i: int) -> Draw:
         if i in shared:
             return shared[i]
-        step = policy.layers[i].definition.draw(shape_BCHW, generator=generator, device=device)
+        with torch.autocast(device.type, enabled=False):  # fields are made by matrix products too
+            step = policy.layers[i].definition.draw(shape_BCHW, generator=generator, device=device)
         if policy.randomness == "shared":
             shared[i] = step
         return step
@@ -145,9 +146,13 @@ def _frames(
                 if applies_B is not None:
                     corrupted_BCHW = torch.where(applies_B[:, None, None, None], corrupted_BCHW, current_BCHW)
                 current_BCHW = corrupted_BCHW
-            frames_BTCHW[:, frame - 1] = current_BCHW.clamp(0, 1)
-            held[frame] = current_BCHW
-            held.pop(frame + policy.markov_order, None)  # no frame further down is made from it
+            if current_BCHW.dtype == frames_BTCHW.dtype:
+                torch.clamp(current_BCHW, 0, 1, out=frames_BTCHW[:, frame - 1])
+            else:
+                frames_BTCHW[:, frame - 1] = current_BCHW.clamp(0, 1)
+            held.pop(frame + policy.markov_order, None)
+            if frame > policy.markov_order:  # a frame further down is made from it
+                held[frame] = current_BCHW
     return frames_BTCHW
 
 

@@ -15,14 +15,22 @@ RANDOMNESS = ("fresh", "shared")
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+_REPR.maxlevel = 2  # each further level would multiply the length
+_MAX_SHOWN = 200
 
 
 def show(value: object) -> str:
     """The value as an error message quotes it: short, whatever it is."""
     try:
-        return _REPR.repr(value)
+        shown = _REPR.repr(value)
     except ValueError:  # Python refuses to write out integers of thousands of digits
         return f"a {type(value).__name__} of enormous size"
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
+
+
+def show_key(key: str) -> str:
+    """The key as a path in an error message writes it: plain where it is a plain name, otherwise quoted and short."""
+    return key if len(key) <= 40 and key.isascii() and key.isidentifier() else show(key)
 
 
 def whole(value: object, *, at: str, low: int, high: int) -> int:
@@ -109,7 +117,7 @@ def finite_json(value: object, *, at: str, depth: int = 0) -> object:
         for key in value:
             if not isinstance(key, str):
                 raise PolicyError(f"{at} must have string keys only, got {show(key)}")
-        return {key: finite_json(item, at=f"{at}.{key[:40]}", depth=depth + 1) for key, item in value.items()}
+        return {key: finite_json(item, at=f"{at}.{show_key(key)}", depth=depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite_json(item, at=f"{at}[{i}]", depth=depth + 1) for i, item in enumerate(value)]
     if value is None or isinstance(value, str | bool):

@@ -100,6 +100,10 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
         f"{event['num_images']} images ({train} train, {search} search, {final} final"
         + f"); metric {metric['name']} at {metric['input_size_px']} px input, n = {metric['num_images']}"
     ]
+    if event["num_defective"] is not None:
+        lines.append(f"defect masks: {event['num_defective']} images have a marked defect")
+    if event["left_out_ops"]:
+        lines.append(f"left out of the search, for want of defect masks: {', '.join(event['left_out_ops'])}")
     if event["skipped"]:
         lines.append(f"{len(event['skipped'])} broken ones skipped: " + "; ".join(event["skipped"][:5]))
     trials = f"{event['num_trials']} trials" if budget.device_s is None else f"about {event['num_trials']} trials"

@@ -57,6 +57,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     _check_device(request.budget)
     space = Space.load(request.space)
     material = Material.load(request)
+    whole, space = space, space.for_data(has_masks=material.image_set.has_masks)
+    left_out = sorted({op for op, _ in whole.magnitudes} - {op for op, _ in space.magnitudes})
     metric = material.metric("search")
     if listener is not None:
         listener({"event": "calibrating", "num_images": len(material.image_set)})
@@ -129,6 +131,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             verdict_needs_s=round(plan.verdict_needs_s),
             num_images=len(material.image_set),
             skipped=[f"{skipped.name}: {skipped.reason}" for skipped in material.image_set.skipped],
+            num_defective=material.image_set.num_defective if material.image_set.has_masks else None,
+            left_out_ops=left_out,
             splits=[len(material.images(split)) for split in ("train", "search", "final")],
             metric=metric.identity.to_dict(),
         )
@@ -171,7 +175,7 @@ def _run(folder: RunFolder, *, settings: RunSettings, material: Material, speed:
     """Whatever the folder says is left to do."""
     ledger = Ledger(folder.ledger)
     try:
-        space = Space.load(folder.space)
+        space = Space.load(folder.space).for_data(has_masks=material.image_set.has_masks)
         study = SearchStudy(
             folder.study,
             space=space,
@@ -229,6 +233,7 @@ def _work(
     inputs = WorkerInputs(
         run_folder=str(folder.path.resolve()),
         train_images_NCHW=material.images("train"),
+        train_masks_NHW=material.masks("train"),
         model=settings.model,
         preset=settings.preset,
         plan=plan,

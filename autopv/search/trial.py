@@ -33,6 +33,7 @@ class WorkerInputs:
 
     run_folder: str
     train_images_NCHW: Tensor
+    train_masks_NHW: Tensor | None
     model: str
     preset: str
     plan: TrainingPlan
@@ -86,6 +87,7 @@ class Trial(tune.Trainable):
             channels=inputs.train_images_NCHW.shape[1],
             policy=Policy.from_dict(item.policy, where=item.key),
             images_NCHW=inputs.train_images_NCHW,
+            masks_NHW=inputs.train_masks_NHW,
             plan=inputs.plan,
             seed=item.seed,
             device=inputs.device,

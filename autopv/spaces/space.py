@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from autopv.errors import SpaceError, nearest
 from autopv.policy import Layer, Policy
+from autopv.policy.ops import get_op
 from autopv.spaces.ranges import Choice, FloatRange, IntRange
 from autopv.spaces.toml_io import find_space, read_toml, space_values
 
@@ -52,6 +53,19 @@ class Space:
         """The shipped space of that name, or the one in that TOML file. Raises: SpaceError naming file and key."""
         name, file, where = find_space(name_or_path)
         return cls(name=name, **space_values(read_toml(file, where=where), where=where))
+
+    def for_data(self, *, has_masks: bool) -> "Space":
+        """The space without the ops that the data cannot serve: those that need defect masks where there are none.
+
+        Raises: SpaceError where no op is left.
+        """
+        served = tuple((op, range_) for op, range_ in self.magnitudes if has_masks or "masks" not in get_op(op).needs)
+        if not served:
+            raise SpaceError(
+                f"search space {self.name}: every op in it needs defect masks, and the data has none; give data with "
+                "masks (an MVTec-style tree, or masks beside the images), or take another space"
+            )
+        return replace(self, magnitudes=served)
 
     @property
     def digest(self) -> str:

@@ -197,7 +197,7 @@ class OpSuite:
             pytest.skip(f"{self.op} does not declare itself monotone")
         images_BCHW = self.images((32, 1, 32, 32))
         ratio = self.definition.high / self.definition.low
-        magnitudes = [self.definition.low * ratio ** (i / 5) for i in range(6)]
+        magnitudes = [min(self.definition.high, self.definition.low * ratio ** (i / 5)) for i in range(6)]
         distances = [_distances(self.render(self.policy(magnitude=m), images_BCHW))[0] for m in magnitudes]
         _assert_growing(distances)
 
@@ -355,7 +355,13 @@ def _assert_same_marginals(first_BTN: Tensor, second_BTN: Tensor) -> None:
         spread_N = ((first_BN.var(dim=0) + second_BN.var(dim=0)) / num).sqrt()
         assert bool(((first_BN.mean(dim=0) - second_BN.mean(dim=0)).abs() <= 6 * spread_N + 1e-6).all())
         first_NN, second_NN = torch.cov(first_BN.T), torch.cov(second_BN.T)
-        # Of a sample covariance: (var_i var_j + cov_ij^2) / num for normal values; clamping only narrows the tails.
-        var_N = first_NN.diagonal()
-        error_NN = ((var_N[:, None] * var_N + first_NN.square()) * 2 / num).sqrt()
-        assert bool(((first_NN - second_NN).abs() <= 6 * error_NN + 1e-7).all())
+        error_NN = ((_covariance_error(first_BN) + _covariance_error(second_BN)) / num).sqrt()
+        # Two pixels are seldom lost together: too seldom, at times, for an error to be estimated.
+        floor_NN = 10 / num * (1 - torch.eye(len(first_NN), dtype=first_NN.dtype)) + 1e-7
+        assert bool(((first_NN - second_NN).abs() <= 6 * error_NN + floor_NN).all())
+
+
+def _covariance_error(values_BN: Tensor) -> Tensor:
+    """The variance of what one video adds to the sample covariances; not the normal one, as lost pixels are rare."""
+    square_BN = (values_BN - values_BN.mean(dim=0)).square()
+    return (square_BN.T @ square_BN / len(values_BN) - torch.cov(values_BN.T).square()).clamp(min=0)

@@ -59,8 +59,8 @@ def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgres
         raise CheckpointError(f"--resume: {request.out} holds no {FILE_NAME}; leave --resume out to start there.")
     torch.set_num_threads(1)
     material = Material.load(request)
-    train, metric = material.images("train"), material.metric("search")
-    trainer = _trainer(request, images_NCHW=train)
+    metric = material.metric("search")
+    trainer = _trainer(request, images_NCHW=material.images("train"), masks_NHW=material.masks("train"))
     started_s = time.monotonic()
     if request.resume:
         resume_checkpoint(trainer, request.out)
@@ -86,7 +86,7 @@ def _timer(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() >= end_s
 
 
-def _trainer(request: TrainRequest, *, images_NCHW: torch.Tensor) -> Trainer:
+def _trainer(request: TrainRequest, *, images_NCHW: torch.Tensor, masks_NHW: torch.Tensor | None) -> Trainer:
     def build(policy: Policy, plan: TrainingPlan) -> Trainer:
         return Trainer(
             request.model,
@@ -95,6 +95,7 @@ def _trainer(request: TrainRequest, *, images_NCHW: torch.Tensor) -> Trainer:
             channels=images_NCHW.shape[1],
             policy=policy,
             images_NCHW=images_NCHW,
+            masks_NHW=masks_NHW,
             plan=plan,
             seed=request.seed,
             device=request.device,

@@ -55,6 +55,13 @@ class Material:
         indices: Tensor = getattr(self.splits, split)
         return self.image_set.images_NCHW[indices]
 
+    def masks(self, split: str) -> Tensor | None:
+        """The defect masks_NHW (bool) of one split, or None where the data has none."""
+        if self.image_set.masks_NHW is None:
+            return None
+        indices: Tensor = getattr(self.splits, split)
+        return self.image_set.masks_NHW[indices]
+
     @property
     def num_measured(self) -> int:
         """The n of every distance: what each split can serve."""

@@ -19,6 +19,8 @@ from autopv.training.streams import BatchOrder, stream
 PROGRESS_EVERY_S = 2.0
 # Forward plus backward (gradients of activations and of weights) against forward alone.
 TRAINING_FLOPS_FACTOR = 3
+# Ops that take from other images find this many, spread over the data: enough variety, and held on the device.
+MAX_DONORS = 256
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ class Trainer:
     Everything that happens at a step depends on its number and the seed alone, so equal arguments give equal
     trainings, and a state carried over by `autopv.training.checkpoint` goes on bit for bit (on one device type).
 
+    masks_NHW: true where a defect is, for policies whose ops need to know.
+
     Raises:
-        DataError: the images are not uint8 of the stated shape, or there are none.
+        DataError: the images are not uint8 of the stated shape, or there are none; the policy needs masks, and there
+            are none.
         BudgetError: the plan does not pay for a single step.
         ModelError: the model cannot be built so (unknown name, size, more frames than levels).
     """
@@ -65,6 +70,7 @@ class Trainer:
         channels: int,
         policy: Policy,
         images_NCHW: Tensor,
+        masks_NHW: Tensor | None = None,
         plan: TrainingPlan,
         seed: int,
         device: torch.device | str = "cpu",
@@ -96,11 +102,23 @@ class Trainer:
                 f"a training must pay for one step at least ({self.flops_per_step:.3g} FLOPs with {policy.num_frames} "
                 f"frames, batch {plan.batch_size}), but got total_flops={plan.total_flops:.3g}: give it more"
             )
-        self.data_digest = hashlib.sha256(images_NCHW.contiguous().cpu().numpy().tobytes()).hexdigest()
+        if "masks" in policy.needs and masks_NHW is None:
+            raise DataError(
+                f"the policy needs defect masks ({policy.describe()}), but these images have none; give data with "
+                "masks (an MVTec-style tree, or masks beside the images), or take another policy"
+            )
+        used_masks_NHW = masks_NHW if "masks" in policy.needs else None
+        self.data_digest = _digest(images_NCHW, used_masks_NHW)
         self.learner = Learner(model, plan=plan)
         self.steps_done = 0
         self.look: Look | None = None
         self._images_NCHW = images_NCHW.to(self.device)
+        self._masks_NHW = None if used_masks_NHW is None else used_masks_NHW.to(self.device)
+        self._donors_NCHW = None
+        if "donors" in policy.needs:
+            count = min(MAX_DONORS, len(images_NCHW))
+            chosen = torch.arange(count) * len(images_NCHW) // count
+            self._donors_NCHW = self._images_NCHW[chosen.to(self.device)].float().div_(255)
         self._order = BatchOrder(len(images_NCHW), batch_size=plan.batch_size, seed=seed)
 
     @property
@@ -233,10 +251,19 @@ class Trainer:
         step = self.position
         indices = self._order.indices(step).to(self.device)
         images_BCHW = self._images_NCHW[indices].float().div_(255)
+        masks_BHW = None if self._masks_NHW is None else self._masks_NHW[indices]
         if self.plan.horizontal_flips:
-            coins = torch.rand(len(images_BCHW), 1, 1, 1, generator=stream(self.seed, purpose="flip", step=step))
-            images_BCHW = torch.where(coins.to(self.device) < 0.5, images_BCHW.flip(-1), images_BCHW)
-        frames_BTCHW = self.policy.render(images_BCHW, generator=stream(self.seed, purpose="render", step=step))
+            coins_B = torch.rand(len(images_BCHW), generator=stream(self.seed, purpose="flip", step=step))
+            flips_B = coins_B.to(self.device) < 0.5
+            images_BCHW = torch.where(flips_B[:, None, None, None], images_BCHW.flip(-1), images_BCHW)
+            if masks_BHW is not None:
+                masks_BHW = torch.where(flips_B[:, None, None], masks_BHW.flip(-1), masks_BHW)
+        frames_BTCHW = self.policy.render(
+            images_BCHW,
+            generator=stream(self.seed, purpose="render", step=step),
+            masks_BHW=masks_BHW,
+            donors=self._donors_NCHW,
+        )
         loss = self.learner.step(
             frames_BTCHW,
             frame_weights_T=self.policy.frame_weights(self.progress),
@@ -246,3 +273,11 @@ class Trainer:
         )
         self.steps_done += 1
         return loss
+
+
+def _digest(images_NCHW: Tensor, masks_NHW: Tensor | None) -> str:
+    """sha256 (hex) of everything a training sees."""
+    digest = hashlib.sha256(images_NCHW.contiguous().cpu().numpy().tobytes())
+    if masks_NHW is not None:
+        digest.update(masks_NHW.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()

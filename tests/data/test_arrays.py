@@ -52,6 +52,52 @@ def test_npz_with_one_array_needs_no_name(tmp_path: Path) -> None:
     assert len(load_images(tmp_path / "data.npz", size_px=8)) == 5
 
 
+MARKS = RANDOM.random((5, 8, 8)) < 0.3
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [MARKS, MARKS.astype(np.uint8), MARKS[:, None].astype(np.uint8) * 255, MARKS[..., None]],
+    ids=["bool", "0/1", "N1HW 0/255", "NHW1"],
+)
+def test_npz_takes_masks_of_every_layout_and_type(tmp_path: Path, masks: np.ndarray) -> None:
+    np.savez(tmp_path / "data.npz", images=COLOUR, masks=masks)
+    image_set = load_images(tmp_path / "data.npz", size_px=8)
+    assert image_set.masks_NHW is not None
+    assert torch.equal(image_set.masks_NHW, torch.from_numpy(MARKS))
+    assert image_set.num_defective == 5
+
+
+def test_npz_masks_get_the_crop_and_size_of_their_images(tmp_path: Path) -> None:
+    marks = np.zeros((2, 40, 61), dtype=bool)
+    marks[0, 10:30, 15:40] = True
+    np.savez(tmp_path / "data.npz", images=marks.astype(np.uint8) * 255, masks=marks)
+    image_set = load_images(tmp_path / "data.npz", size_px=16)
+    assert image_set.masks_NHW is not None
+    assert torch.equal(image_set.images_NCHW[:, 0] > 127, image_set.masks_NHW)
+    assert image_set.num_defective == 1
+
+
+def test_npz_of_masks_alone_is_images(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", masks=GREY)
+    assert not load_images(tmp_path / "data.npz", size_px=8).has_masks
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (MARKS.astype(np.float32), "masks must be bool or uint8, but those of .* are float32"),
+        (MARKS[:4], r"shape \(5, 8, 8\) or with one channel, but those of .* have \(4, 8, 8\)"),
+        (MARKS[:, :7], r"have \(5, 7, 8\)"),
+        (np.stack([MARKS] * 3, axis=1), r"have \(5, 3, 8, 8\)"),
+    ],
+)
+def test_bad_npz_masks_are_errors(tmp_path: Path, masks: np.ndarray, message: str) -> None:
+    np.savez(tmp_path / "data.npz", images=GREY, masks=masks)
+    with pytest.raises(DataError, match=message):
+        load_images(tmp_path / "data.npz", size_px=8)
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [

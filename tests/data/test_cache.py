@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from autopv.data import folder as folder_module
@@ -71,6 +72,67 @@ def test_changed_content_or_size_is_another_entry(data: Path, own_cache: Path) -
     Image.fromarray(np.full((8, 8), 99, dtype=np.uint8)).save(data / "0.png")
     assert load_images(data, size_px=8).digest != first.digest
     assert len(entries(own_cache)) == 3
+
+
+def add_masks(data: Path, *, defect_px: int) -> None:
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[:defect_px] = 255
+    Image.fromarray(mask).save(data / "1_mask.png")
+
+
+def test_masks_are_kept_beside_the_images(data: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_images(data, size_px=8)
+    add_masks(data, defect_px=3)
+    first = load_images(data, size_px=8)
+    # The images' entry serves with and without masks.
+    assert len(entries(own_cache)) == 2
+    monkeypatch.delattr(folder_module, "decode_image")
+    monkeypatch.delattr(folder_module, "decode_mask")
+    again = load_images(data, size_px=8)
+    assert again.digest == first.digest
+    assert again.masks_NHW is not None
+    assert again.masks_NHW.dtype == torch.bool
+    assert again.masks_NHW.sum(dim=(1, 2)).tolist() == [0, 24, 0]
+
+
+def test_damaged_mask_entry_is_decoded_anew(data: Path, own_cache: Path) -> None:
+    load_images(data, size_px=8)
+    images_entry = set(entries(own_cache))
+    add_masks(data, defect_px=3)
+    digest = load_images(data, size_px=8).digest
+    (mask_entry,) = set(entries(own_cache)) - images_entry
+    for content in (None, np.zeros((3, 4, 4), dtype=np.uint8)):
+        if content is None:
+            (own_cache / "images" / mask_entry).write_bytes(b"rubbish")
+        else:
+            np.save(own_cache / "images" / mask_entry, content)
+        assert load_images(data, size_px=8).digest == digest
+
+
+def test_changed_mask_is_another_entry(data: Path, own_cache: Path) -> None:
+    add_masks(data, defect_px=3)
+    first = load_images(data, size_px=8)
+    add_masks(data, defect_px=4)
+    second = load_images(data, size_px=8)
+    assert second.digest != first.digest
+    assert second.num_defective == 1
+    # One of images, two of masks.
+    assert len(entries(own_cache)) == 3
+
+
+def test_mask_that_moves_to_another_image_is_another_entry(data: Path) -> None:
+    add_masks(data, defect_px=3)
+    load_images(data, size_px=8)
+    (data / "1_mask.png").rename(data / "2_mask.png")
+    masks_NHW = load_images(data, size_px=8).masks_NHW
+    assert masks_NHW is not None
+    assert masks_NHW.sum(dim=(1, 2)).tolist() == [0, 0, 24]
+
+
+def test_broken_mask_is_named_each_time(data: Path) -> None:
+    (data / "1_mask.png").write_bytes(b"broken")
+    for _ in range(2):
+        assert [item.name for item in load_images(data, size_px=8).skipped] == ["1.png"]
 
 
 def test_few_images_leave_nothing_behind(data: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def colour_ramp() -> np.ndarray:
 
 
 def decoded(content: bytes) -> np.ndarray:
-    return decode_image(content, size_px=SIZE)
+    return decode_image(content, size_px=SIZE)[0]
 
 
 EXPECTED = np.asarray(Image.fromarray(ramp()).resize((SIZE, SIZE), Image.Resampling.LANCZOS)).astype(int)

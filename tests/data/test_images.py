@@ -1,3 +1,4 @@
+import hashlib
 import importlib.util
 import os
 import sys
@@ -152,6 +153,123 @@ def test_digest_depends_on_pixels_names_size_and_channels(tmp_path: Path) -> Non
     assert load(tmp_path / "one").digest == digests[0]
 
 
+def write_mask(folder: Path, name: str, *, rows: tuple[int, int], size: tuple[int, int] = (20, 24)) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros(size, dtype=np.uint8)
+    mask[slice(*rows)] = 255
+    Image.fromarray(mask).save(path)
+
+
+def write_bottle(folder: Path) -> None:
+    write_images(folder, ["train/good/000.png", "test/good/000.png", "test/crack/000.png", "test/crack/001.png"])
+    write_mask(folder, "ground_truth/crack/000_mask.png", rows=(0, 5))
+    write_mask(folder, "ground_truth/crack/001_mask.png", rows=(10, 20))
+
+
+def test_mvtec_tree_gives_masks_and_one_class_for_all_good_images(tmp_path: Path) -> None:
+    write_bottle(tmp_path)
+    image_set = load(tmp_path)
+    assert image_set.names == ("test/crack/000.png", "test/crack/001.png", "test/good/000.png", "train/good/000.png")
+    assert image_set.class_names == ("crack", "good")
+    assert image_set.labels == (0, 0, 1, 1)
+    assert image_set.masks_NHW is not None
+    assert image_set.masks_NHW.sum(dim=(1, 2)).tolist() == [16, 32, 0, 0]
+    assert image_set.masks_NHW[0, :2].all()
+    assert (image_set.has_masks, image_set.num_defective) == (True, 2)
+
+
+def test_several_mvtec_categories_are_classes_apart(tmp_path: Path) -> None:
+    write_bottle(tmp_path / "bottle")
+    write_bottle(tmp_path / "nut")
+    image_set = load(tmp_path)
+    assert image_set.class_names == ("bottle/crack", "bottle/good", "nut/crack", "nut/good")
+    assert image_set.num_defective == 4
+
+
+def test_mvtec_image_without_its_mask_is_an_error(tmp_path: Path) -> None:
+    write_bottle(tmp_path)
+    (tmp_path / "ground_truth" / "crack" / "001_mask.png").unlink()
+    with pytest.raises(DataError, match=r"'test/crack/001\.png' .* expected 'ground_truth/crack/001_mask\.png'"):
+        load(tmp_path)
+
+
+def test_sibling_masks_tell_how_many_images_have_a_defect(tmp_path: Path) -> None:
+    write_images(tmp_path, ["images/a.png", "images/b.png", "images/c.png"])
+    write_mask(tmp_path, "masks/a.png", rows=(0, 10))
+    write_mask(tmp_path, "masks/b.png", rows=(0, 0))
+    image_set = load(tmp_path)
+    assert image_set.names == ("images/a.png", "images/b.png", "images/c.png")
+    assert (len(image_set), image_set.num_defective) == (3, 1)
+    assert image_set.class_names == ()
+
+
+def test_folder_without_masks_has_none(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png"])
+    assert load(tmp_path).masks_NHW is None
+    assert (load(tmp_path).has_masks, load(tmp_path).num_defective) == (False, 0)
+
+
+def test_mask_of_another_size_names_both(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png"])
+    write_mask(tmp_path, "a_mask.png", rows=(0, 5), size=(10, 24))
+    with pytest.raises(
+        DataError, match=r"mask 'a_mask\.png' has 24 x 10 pixels and the image 'a\.png' 24 x 20; export"
+    ):
+        load(tmp_path)
+
+
+def test_image_with_a_broken_mask_is_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
+    write_mask(tmp_path, "a_mask.png", rows=(0, 5))
+    (tmp_path / "b_mask.png").write_bytes(b"not a png")
+    image_set = load(tmp_path)
+    assert image_set.names == ("a.png",)
+    assert image_set.num_defective == 1
+    assert [(item.name, item.reason) for item in image_set.skipped] == [
+        ("b.png", "its mask b_mask.png: not a readable image")
+    ]
+    with pytest.raises(DataError, match=r"1 of 2 are broken: b\.png \(its mask b_mask\.png"):
+        load(tmp_path, strict=True)
+
+
+def test_mask_is_turned_with_its_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((20, 24), dtype=np.uint8)
+    pixels[:10] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    Image.fromarray(pixels).save(tmp_path / "a_mask.png")
+    image_set = load(tmp_path)
+    assert image_set.masks_NHW is not None
+    # The upper half is the right half once it is shown.
+    assert image_set.masks_NHW[0].tolist() == [[False] * 4 + [True] * 4] * 8
+    assert torch.equal(image_set.images_NCHW[:, 0] > 127, image_set.masks_NHW)
+
+
+def test_digest_covers_the_masks(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
+    without = load(tmp_path)
+    write_mask(tmp_path, "a_mask.png", rows=(0, 5))
+    some = load(tmp_path).digest
+    write_mask(tmp_path, "a_mask.png", rows=(0, 10))
+    more = load(tmp_path).digest
+    (tmp_path / "a_mask.png").rename(tmp_path / "b_mask.png")
+    assert len({without.digest, some, more, load(tmp_path).digest}) == 4
+    # As it was when there were no masks, so that older runs still know their data.
+    plain = hashlib.sha256(b"(2, 1, 8, 8)\na.png\nb.png" + without.images_NCHW.numpy().tobytes())
+    assert without.digest == plain.hexdigest()
+
+
+def test_masks_change_no_split(tmp_path: Path) -> None:
+    write_images(tmp_path, [f"{index:03d}.png" for index in range(100)])
+    plain = split_images(load(tmp_path), seed=0)
+    write_mask(tmp_path, "007_mask.png", rows=(0, 5))
+    masked = split_images(load(tmp_path), seed=0)
+    assert torch.equal(plain.search, masked.search)
+    assert plain.digest != masked.digest
+
+
 def test_folder_loops_end(tmp_path: Path) -> None:
     write_images(tmp_path, ["sub/a.png"])
     (tmp_path / "sub" / "loop").symlink_to(tmp_path, target_is_directory=True)
@@ -181,6 +299,10 @@ def test_image_set_checks_its_fields() -> None:
     for wrong in ({"images_NCHW": torch.zeros(1, 1, 8, 8)}, {"names": ()}, {"groups": ("a", "b")}, {"labels": (0,)}):
         with pytest.raises(DataError):
             ImageSet(**{**good, **wrong})
+    assert ImageSet(**good, masks_NHW=torch.zeros(1, 8, 8, dtype=torch.bool)).has_masks
+    for masks in (torch.zeros(1, 8, 8), torch.zeros(2, 8, 8).bool(), torch.zeros(1, 1, 8, 8).bool()):
+        with pytest.raises(DataError, match=r"masks must be bool, one per image and of its size, shape \(1, 8, 8\)"):
+            ImageSet(**good, masks_NHW=masks)
 
 
 @pytest.mark.slow

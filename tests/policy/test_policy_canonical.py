@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from policy_strategies import policies
 
 from autopv.policy import Layer, Policy
-from autopv.testing.op_suite import structured_images
+from autopv.testing.op_suite import defect_masks, structured_images
 
 BLUR = Layer(op="gaussian_blur", magnitude=0.06, frames=(1, 4))
 NOISE = Layer(op="gaussian_noise", magnitude=0.3, frames=(1, 4))
@@ -41,8 +41,10 @@ def test_the_canonical_form_renders_the_same_distribution(policy: Policy) -> Non
     if policy == canonical:
         return
     images_BCHW = structured_images((1, 1, 8, 8), seed=0).expand(2048, -1, -1, -1).contiguous()
+    masks_BHW = defect_masks((1, 8, 8)).expand(2048, -1, -1)
+    donors = structured_images((4, 1, 8, 8), seed=1)
     frames_BTCHW, canonical_BTCHW = (
-        p.render(images_BCHW, generator=torch.Generator().manual_seed(seed))
+        p.render(images_BCHW, generator=torch.Generator().manual_seed(seed), masks_BHW=masks_BHW, donors=donors)
         for seed, p in enumerate((policy, canonical))
     )
     if canonical == Policy.image_only():

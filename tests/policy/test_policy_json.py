@@ -198,7 +198,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "deep lists": (b"[" * 500_000, "nested deeper"),
     "deep objects": (b'{"a":' * 100_000, "nested deeper"),
     "deep provenance": (VALID_TEXT.replace("[1, 2]", "[" * 50 + "]" * 50).encode(), "more than 20 deep"),
-    "huge": (b" " * (2 << 20) + VALID_TEXT.encode(), "at most 1024 KiB"),
+    "huge": (b" " * (2 << 20) + VALID_TEXT.encode(), "at most 128 KiB"),
     "huge digits": (b'{"num_frames": ' + b"9" * 500_000 + b"}", "more digits"),
     "many digits": (
         VALID_TEXT.replace('"num_frames": 6', '"num_frames": ' + "9" * 4000).encode(),

@@ -16,7 +16,7 @@ from autopv.errors import PolicyError
 from autopv.policy import Layer, Policy
 from autopv.policy.curves import CURVES, level
 from autopv.policy.markov import source_frame
-from autopv.testing.op_suite import structured_images
+from autopv.testing.op_suite import defect_masks, structured_images
 
 IMAGES_BCHW = structured_images((4, 1, 16, 16), seed=0)
 
@@ -103,11 +103,18 @@ def test_nothing_is_clamped_between_frames() -> None:
 @given(policies(), st.sampled_from([(1, 1, 8, 8), (2, 3, 12, 9)]))
 def test_any_policy_renders_any_images(policy: Policy, shape_BCHW: tuple[int, int, int, int]) -> None:
     images_BCHW = structured_images(shape_BCHW, seed=1)
-    frames_BTCHW = policy.render(images_BCHW, generator=seeded())
+    batch, _, height, width = shape_BCHW
+    beside = {
+        "masks_BHW": defect_masks((batch, height, width)),
+        "donors": structured_images((4, *shape_BCHW[1:]), seed=2),
+    }
+    frames_BTCHW = policy.render(images_BCHW, generator=seeded(), **beside)
     assert frames_BTCHW.shape == (shape_BCHW[0], policy.num_frames, *shape_BCHW[1:])
     assert torch.equal(frames_BTCHW[:, -1], images_BCHW)
     assert bool(((frames_BTCHW >= 0) & (frames_BTCHW <= 1)).all())
-    assert torch.equal(policy.render(images_BCHW, generator=seeded()), frames_BTCHW)
+    assert torch.equal(policy.render(images_BCHW, generator=seeded(), **beside), frames_BTCHW)
+    draw = policy.draw(shape_BCHW, generator=seeded())
+    assert torch.equal(policy.corrupt(images_BCHW, draw, **beside), frames_BTCHW)
 
 
 def test_image_only_renders_the_image_and_draws_nothing() -> None:
@@ -156,6 +163,37 @@ def test_masks_and_donors_must_fit_the_images() -> None:
             VIDEO.render(IMAGES_BCHW, generator=seeded(), donors=donors)
 
 
+@pytest.mark.parametrize(("op", "message"), [("defect_fade", "have no masks"), ("donor_paste", "other images")])
+def test_an_op_that_lacks_what_it_needs_says_so(op: str, message: str) -> None:
+    layer = Layer(op=op, magnitude=0.4, frames=(1, 2))
+    policy = Policy(num_frames=3, layers=(layer,))
+    assert policy.needs == layer.definition.needs
+    with pytest.raises(PolicyError, match=f"op {op} needs .* {message}|op {op} needs {message}"):
+        policy.render(IMAGES_BCHW, generator=seeded())
+
+
+def test_no_gradient_flows_through_a_rendering() -> None:
+    images_BCHW = IMAGES_BCHW.clone().requires_grad_()
+    assert not VIDEO.render(images_BCHW, generator=seeded()).requires_grad
+
+
+@pytest.mark.parametrize(("markov_order", "most"), [(1, 3), (7, 3)])
+def test_a_rendering_holds_few_frames_beside_its_video(markov_order: int, most: int) -> None:
+    """Of noise, one step's draw and the frames that another is made from: not one of each per frame."""
+    layer = Layer(op="gaussian_noise", magnitude=0.3, frames=(1, 7))
+    policy = Policy(num_frames=8, markov_order=markov_order, layers=(layer,))
+    images_BCHW = torch.rand(16, 3, 64, 64)
+    one_frame = images_BCHW.nbytes
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        policy.render(images_BCHW, generator=seeded())
+    held, peak = 0, 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert 8 * one_frame < peak <= (8 + most) * one_frame
+
+
 def test_a_missing_generator_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"generator must be a torch\.Generator on the CPU"):
         VIDEO.render(IMAGES_BCHW, generator=None)
@@ -170,8 +208,9 @@ def test_a_draw_serves_its_own_policy_and_shape_only() -> None:
         Policy(num_frames=3).corrupt(IMAGES_BCHW, draw)
 
 
-def test_rendering_under_autocast_is_exact() -> None:
-    policy = Policy(num_frames=3, layers=(Layer(op="gaussian_blur", magnitude=0.1, frames=(1, 2)),))
+@pytest.mark.parametrize("op", ["gaussian_blur", "elastic", "heat", "crack"])
+def test_rendering_under_autocast_is_exact(op: str) -> None:
+    policy = Policy(num_frames=3, layers=(Layer(op=op, magnitude=0.1, frames=(1, 2)),))
     expected_BTCHW = policy.render(IMAGES_BCHW, generator=seeded())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(policy.render(IMAGES_BCHW, generator=seeded()), expected_BTCHW)

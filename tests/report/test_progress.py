@@ -21,6 +21,8 @@ PLANNED: Mapping[str, Any] = {
     "verdict_needs_s": 1900,
     "num_images": 300,
     "skipped": ["a/broken.png: truncated"],
+    "num_defective": None,
+    "left_out_ops": [],
     "splits": [180, 60, 60],
     "metric": {"name": "fd_lite0", "input_size_px": 64, "num_images": 60},
 }
@@ -47,6 +49,13 @@ def test_the_plan_says_what_the_budget_buys_and_whether_a_verdict_is_affordable(
     assert "a/broken.png" in text
     affordable = " ".join(plan_lines({**PLANNED, "num_blocks": 3}))
     assert "a verdict is affordable" in affordable
+
+
+def test_the_plan_tells_of_masks_and_of_what_their_want_leaves_out() -> None:
+    assert not any("mask" in line for line in plan_lines(PLANNED))
+    assert "120 images have a marked defect" in " ".join(plan_lines({**PLANNED, "num_defective": 120}))
+    without = " ".join(plan_lines({**PLANNED, "left_out_ops": ["defect_fade"]}))
+    assert "for want of defect masks: defect_fade" in without
 
 
 def test_every_line_tells_what_is_spent_and_left() -> None:

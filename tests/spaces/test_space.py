@@ -16,7 +16,7 @@ from autopv.spaces import Space
 from autopv.spaces.ranges import FloatRange
 from autopv.spaces.toml_io import shipped_spaces
 
-SHIPPED = ["stage1_noise", "stage2_expressive"]
+SHIPPED = ["stage1_noise", "stage2_expressive", "stage3_defect"]
 
 # Everything that the shipped spaces leave out: layers for some images or frames, fixed values, orders without chains.
 WIDE_TOML = """
@@ -48,7 +48,7 @@ def all_spaces(tmp_path_factory: pytest.TempPathFactory) -> list[Space]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(index=st.integers(0, 2), seed=st.integers(0, 2**32))
+@given(index=st.integers(0, 3), seed=st.integers(0, 2**32))
 def test_decode_inverts_encode(all_spaces: list[Space], index: int, seed: int) -> None:
     space = all_spaces[index]
     policy = space.random_policy(seed)
@@ -59,7 +59,7 @@ def test_decode_inverts_encode(all_spaces: list[Space], index: int, seed: int) -
 
 
 @settings(deadline=None, max_examples=200)
-@given(index=st.integers(0, 2), seed=st.integers(0, 2**32))
+@given(index=st.integers(0, 3), seed=st.integers(0, 2**32))
 def test_policies_are_canonical_unless_that_form_lies_outside(all_spaces: list[Space], index: int, seed: int) -> None:
     space = all_spaces[index]
     policy = space.random_policy(seed)
@@ -90,7 +90,7 @@ def test_a_value_of_a_range_survives_its_share(low: float, factor: float, log: b
     assert values.at(values.share(value)) == value
 
 
-@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_a_trial_suggests_what_its_parameters_decode_to(all_spaces: list[Space], index: int) -> None:
     space = all_spaces[index]
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=5))
@@ -123,6 +123,23 @@ def test_every_op_is_reachable_from_a_shipped_space() -> None:
     assert reached == set(op_names())
 
 
+def test_data_without_masks_leaves_out_the_ops_that_need_them() -> None:
+    space = Space.load("stage3_defect")
+    without = space.for_data(has_masks=False)
+    assert space.for_data(has_masks=True) == space
+    left_out = {op for op, _ in space.magnitudes} - {op for op, _ in without.magnitudes}
+    assert left_out == {"defect_fade"}
+    assert without.digest != space.digest
+    assert not any("masks" in without.random_policy(seed).needs for seed in range(200))
+
+
+def test_a_space_of_ops_that_the_data_cannot_serve_is_refused(tmp_path: Path) -> None:
+    text = WIDE_TOML[: WIDE_TOML.index("[ops.")] + "[ops.defect_fade]\nmagnitude.healed = { float = [0.2, 1.0] }\n"
+    (tmp_path / "masks.toml").write_text(text)
+    with pytest.raises(SpaceError, match="search space masks: every op in it needs defect masks"):
+        Space.load(tmp_path / "masks.toml").for_data(has_masks=False)
+
+
 def test_stage_2_reaches_every_length_order_randomness_and_curve() -> None:
     space = Space.load("stage2_expressive")
     policies = [space.random_policy(seed) for seed in range(1500)]
@@ -137,14 +154,14 @@ def test_stage_2_reaches_every_length_order_randomness_and_curve() -> None:
 def test_optional_keys_reach_their_policies(all_spaces: list[Space]) -> None:
     layers = {
         (policy.num_frames, layer.frames)
-        for policy in (all_spaces[2].random_policy(seed) for seed in range(600))
+        for policy in (all_spaces[-1].random_policy(seed) for seed in range(600))
         for layer in policy.layers
     }
     assert layers == {
         *((2, (1, 1)), (3, (1, 1)), (3, (2, 2)), (3, (1, 2))),
         *((4, (1, 1)), (4, (2, 3)), (4, (1, 3)), (5, (1, 2)), (5, (3, 4)), (5, (1, 4))),
     }
-    probabilities = {layer.probability for seed in range(50) for layer in all_spaces[2].random_policy(seed).layers}
+    probabilities = {layer.probability for seed in range(50) for layer in all_spaces[-1].random_policy(seed).layers}
     assert len(probabilities) > 20
 
 
@@ -240,4 +257,4 @@ def test_digests_tell_spaces_apart_and_ignore_comments(all_spaces: list[Space], 
     for first, second in itertools.combinations(all_spaces, 2):
         assert first.digest != second.digest
     (tmp_path / "renamed.toml").write_text("# a comment\n" + WIDE_TOML)
-    assert Space.load(tmp_path / "renamed.toml").digest == all_spaces[2].digest
+    assert Space.load(tmp_path / "renamed.toml").digest == all_spaces[-1].digest

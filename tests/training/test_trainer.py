@@ -1,6 +1,6 @@
 import pytest
 import torch
-from training_cases import StopAfter, noise_policy, random_images, same_state, same_weights
+from training_cases import SIZE_PX, StopAfter, noise_policy, random_images, same_state, same_weights
 
 from autopv.errors import BudgetError, DataError, InputError, ModelError
 from autopv.policy.policy import Layer, Policy
@@ -209,3 +209,51 @@ def test_a_budget_below_one_step_is_refused(make_trainer):
 def test_more_frames_than_levels_are_refused(make_trainer):
     with pytest.raises(ModelError, match="num_frames <="):
         make_trainer(policy=noise_policy(num_frames=30), plan_changes={"total_flops": 1e9})
+
+
+def defect_policy(op):
+    return Policy(num_frames=2, layers=(Layer(op=op, magnitude=0.5, frames=(1, 1)),))
+
+
+def test_masks_reach_the_policy_that_needs_them(make_trainer):
+    masks = torch.zeros(10, SIZE_PX, SIZE_PX, dtype=torch.bool)
+    masks[:, 2:6, 2:6] = True
+    fading = make_trainer(policy=defect_policy("defect_fade"), masks=masks)
+    intact = make_trainer(policy=defect_policy("defect_fade"), masks=torch.zeros_like(masks))
+    assert fading.data_digest != intact.data_digest
+    for trainer in (fading, intact):
+        trainer.train_until(0.1)
+    assert not same_state(fading, intact)
+    with pytest.raises(DataError, match=r"needs defect masks .* MVTec"):
+        make_trainer(policy=defect_policy("defect_fade"))
+
+
+def test_masks_do_not_matter_to_a_policy_that_needs_none(make_trainer):
+    masks = torch.ones(10, SIZE_PX, SIZE_PX, dtype=torch.bool)
+    assert make_trainer(masks=masks).data_digest == make_trainer().data_digest
+
+
+def test_masks_are_flipped_with_their_images(make_trainer):
+    images = random_images()
+    masks = images[:, 0] > 127
+    trainer = make_trainer(
+        policy=defect_policy("defect_fade"), images=images, masks=masks, plan_changes={"horizontal_flips": True}
+    )
+    seen = []
+    render = Policy.render
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Policy,
+            "render",
+            lambda self, images, **rest: (seen.append((images, rest)), render(self, images, **rest))[1],
+        )
+        trainer.train_until(0.2)
+    for images_BCHW, rest in seen:
+        assert torch.equal(rest["masks_BHW"], images_BCHW[:, 0] > 127.5 / 255)
+
+
+def test_donors_are_training_images(make_trainer):
+    trainer = make_trainer(policy=defect_policy("donor_paste"))
+    trainer.train_until(0.1)
+    assert torch.equal(trainer._donors_NCHW, random_images().float() / 255)
+    assert make_trainer()._donors_NCHW is None

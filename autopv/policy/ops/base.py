@@ -24,6 +24,9 @@ Draw = Mapping[str, Tensor]
 
 GROUPS = ("signal", "blur", "geometry", "missing", "photometric", "mixture", "defect")
 NEEDS = ("masks", "donors")
+REFERENCE_SIDE_PX = 64
+"""White noise of standard deviation s at side N looks like s / f after shrinking by f: so noise is stated at this
+side and scaled by side / 64, and one magnitude hides the same structures at every size."""
 
 
 class Op(ABC):

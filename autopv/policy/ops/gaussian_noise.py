@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, shorter_side, variance_step
+from autopv.policy.ops.base import REFERENCE_SIDE_PX, Draw, Op, register, shorter_side, variance_step
 from autopv.policy.ops.fields import normal_field
-
-REFERENCE_SIDE_PX = 64
 
 
 @register

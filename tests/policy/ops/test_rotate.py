@@ -1,6 +1,8 @@
 import warnings
 
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from op_cases import CPU, step
 
@@ -34,6 +36,24 @@ def test_rotate_agrees_with_kornia(shape_BCHW: tuple[int, int, int, int]) -> Non
     # middle of the image is what must agree.
     rows, columns = (slice(size // 3, size - size // 3) for size in shape_BCHW[-2:])
     torch.testing.assert_close(turned_BCHW[..., rows, columns], expected_BCHW[..., rows, columns], atol=2e-4, rtol=0)
+
+
+def test_rotate_agrees_with_scipy_up_to_the_reflected_corners() -> None:
+    image_HW = structured_images((1, 1, 20, 36), seed=0).double()[0, 0]
+    turned_BCHW = step("rotate", image_HW[None, None], target=30.0, draw={"angle_B": torch.tensor([1.5])})
+    cos, sin = np.cos(np.pi / 4), np.sin(np.pi / 4)
+    turn_22, centre_2 = np.array([[cos, sin], [-sin, cos]]), np.array([9.5, 17.5])
+    expected_HW = scipy.ndimage.affine_transform(
+        image_HW.numpy(), turn_22, offset=centre_2 - turn_22 @ centre_2, order=1, mode="reflect"
+    )
+    np.testing.assert_allclose(turned_BCHW[0, 0].numpy(), expected_HW, atol=1e-6)
+
+
+def test_one_draw_turns_on_in_one_direction() -> None:
+    """A ramp across, read at a small angle on the vertical through the centre, tells the sine of the angle."""
+    ramp_BCHW = torch.arange(65, dtype=torch.float64).expand(16, 1, 65, -1)
+    near_B, far_B = (step("rotate", ramp_BCHW, target=degrees)[:, 0, 48, 32] - 32 for degrees in (2.0, 6.0))
+    torch.testing.assert_close((far_B / 16).asin(), 3 * (near_B / 16).asin())
 
 
 def test_rotation_steps_add_variances() -> None:

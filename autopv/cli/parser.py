@@ -1,0 +1,270 @@
+"""Every command with its flags, defaults and an example."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from autopv import __version__
+from autopv.cli import policy_commands, run_commands
+
+_BAD_INPUT = 2
+Run = Callable[[argparse.Namespace], int]
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default only where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(_BAD_INPUT, f"autopv: {message} (see `{self.prog} --help`)\n")
+
+
+class _Commands:
+    """The commands of one level, each with its help and an example."""
+
+    def __init__(self, parser: argparse.ArgumentParser, *, dest: str) -> None:
+        self._subparsers = parser.add_subparsers(dest=dest, required=True, metavar=dest.upper())
+
+    def add(self, name: str, run: Run | None, *, help_text: str, example: str) -> argparse.ArgumentParser:
+        sub = self._subparsers.add_parser(
+            name,
+            help=help_text,
+            description=f"{help_text[0].upper()}{help_text[1:]}.",
+            epilog=f"Example: {example}",
+            formatter_class=_Help,
+        )
+        if run is not None:
+            sub.set_defaults(run=run)
+        return sub
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; the parsed arguments hold `run`, which runs the command."""
+    parser = _Parser(
+        prog="autopv", description="Finds the pseudo-video policy that improves an image generator on your images."
+    )
+    parser.add_argument("--version", action="version", version=f"autopv {__version__}")
+    commands = _Commands(parser, dest="command")
+    _add_search(commands)
+    _add_train_and_sample(commands)
+    _add_preview_and_ops(commands)
+    _add_policy(commands)
+    commands.add(
+        "doctor",
+        run_commands.doctor,
+        help_text="say what this machine offers and what is missing for what",
+        example="autopv doctor",
+    )
+    return parser
+
+
+def _add_search(commands: _Commands) -> None:
+    search = commands.add(
+        "search",
+        run_commands.search,
+        help_text="find a policy within a budget, verify it, and train with it",
+        example="autopv search --data elpv --budget 10cpu-min",
+    )
+    _data_flags(search)
+    _model_flags(search)
+    search.add_argument(
+        "--budget",
+        required=True,
+        metavar="B",
+        help="hard limit, e.g. 10cpu-min, 64gpu-h, 200trials, or several joined by a comma",
+    )
+    search.add_argument(
+        "--space",
+        default="stage2_expressive",
+        metavar="S",
+        help="search space: stage1_noise, stage2_expressive, stage3_defect, or a .toml file",
+    )
+    search.add_argument(
+        "--seeds", type=_positive, default=3, metavar="N", help="fresh seeds per arm in the verification"
+    )
+    search.add_argument(
+        "--workers", type=_positive, metavar="N", help="trials at a time, one device each; default: all cores (or GPUs)"
+    )
+    search.add_argument(
+        "--trial-steps",
+        type=_positive,
+        metavar="N",
+        help="image-only steps that a trial's compute pays for; default: chosen from the budget",
+    )
+    _out_flag(search, "run folder to make; default: runs/DATE-TIME")
+
+    resume = commands.add(
+        "resume",
+        run_commands.resume,
+        help_text="go on with an interrupted run",
+        example="autopv resume runs/20261122-1200",
+    )
+    resume.add_argument("out", type=Path, metavar="RUN_DIR", help="run folder")
+    resume.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    status = commands.add(
+        "status", run_commands.status, help_text="show where a run stands", example="autopv status runs/20261122-1200"
+    )
+    status.add_argument("out", type=Path, metavar="RUN_DIR", help="run folder")
+
+
+def _add_train_and_sample(commands: _Commands) -> None:
+    train = commands.add(
+        "train",
+        run_commands.train,
+        help_text="train a model with a policy, with checkpoints",
+        example="autopv train --policy policy.json --data elpv --out model",
+    )
+    train.add_argument(
+        "--policy", required=True, type=Path, metavar="FILE", help="policy JSON, e.g. a run folder's policy.json"
+    )
+    _data_flags(train)
+    _model_flags(train)
+    train.add_argument(
+        "--steps",
+        type=_positive,
+        default=4800,
+        metavar="N",
+        help="image-only steps that the training's compute pays for",
+    )
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
+    train.add_argument("--resume", action="store_true", help="go on with the training in --out")
+    _out_flag(train, "folder for the checkpoint", required=True)
+
+    sample = commands.add(
+        "sample",
+        run_commands.sample,
+        help_text="sample images from a checkpoint",
+        example="autopv sample --checkpoint model -n 64 --out samples",
+    )
+    sample.add_argument(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of a checkpoint (a run's model/, or `train --out`)",
+    )
+    sample.add_argument("-n", type=_positive, default=64, metavar="N", help="number of images")
+    sample.add_argument("--seed", type=int, default=0, help="seed of the samples")
+    sample.add_argument("--temperature", type=float, default=1.0, help="below 1: fewer oddities, less variety")
+    _out_flag(sample, "folder for the PNG files", required=True)
+
+
+def _add_preview_and_ops(commands: _Commands) -> None:
+    preview = commands.add(
+        "preview",
+        policy_commands.preview,
+        help_text="draw a policy's pseudo videos",
+        example="autopv preview --policy policy.json --data elpv --out preview.png",
+    )
+    preview.add_argument("--policy", required=True, type=Path, metavar="FILE", help="policy JSON")
+    _data_flags(preview)
+    preview.add_argument("--seed", type=int, default=0, help="seed of the corruption")
+    preview.add_argument("-n", type=_positive, default=6, metavar="N", help="number of images, one row each")
+    preview.add_argument(
+        "--order", type=_positive, metavar="K", help="another Markov order, 1 to frames - 1; default: the policy's"
+    )
+    preview.add_argument(
+        "--randomness", choices=("fresh", "shared"), help="other randomness (shared sets the order); default: likewise"
+    )
+    _out_flag(preview, "picture to write: .png (frames left to right), or animated .gif or .webp", required=True)
+
+    ops = commands.add(
+        "ops", policy_commands.ops, help_text="list the corruptions a policy can use", example="autopv ops erase"
+    )
+    ops.add_argument("name", nargs="?", metavar="OP", help="tell all about this one")
+
+
+def _add_policy(commands: _Commands) -> None:
+    policy = commands.add(
+        "policy", None, help_text="check, show, compare or profile policy files", example="autopv policy show FILE"
+    )
+    actions = _Commands(policy, dest="action")
+    validate = actions.add(
+        "validate",
+        policy_commands.validate,
+        help_text="check a policy file",
+        example="autopv policy validate policy.json",
+    )
+    show = actions.add(
+        "show",
+        policy_commands.show,
+        help_text="print a policy's canonical form",
+        example="autopv policy show policy.json",
+    )
+    for parser in (validate, show):
+        parser.add_argument("file", type=Path, metavar="FILE", help="policy JSON")
+    diff = actions.add(
+        "diff",
+        policy_commands.diff,
+        help_text="print what differs between two policies",
+        example="autopv policy diff policy.json best_found.json",
+    )
+    for name in ("first", "second"):
+        diff.add_argument(name, type=Path, metavar=name.upper(), help="policy JSON")
+    actions.add(
+        "schema",
+        policy_commands.schema,
+        help_text="print the JSON schema of policy files",
+        example="autopv policy schema > policy.schema.json",
+    )
+    profile = actions.add(
+        "profile",
+        policy_commands.profile,
+        help_text="measure what each frame of a policy's videos tells about the image",
+        example="autopv policy profile policy.json --data elpv --out profile.png",
+    )
+    profile.add_argument("file", type=Path, metavar="FILE", help="policy JSON")
+    _data_flags(profile)
+    profile.add_argument("--seed", type=int, default=0, help="seed of the corruption and of the choice of images")
+    profile.add_argument("-n", type=_positive, default=128, metavar="N", help="number of images, at most")
+    profile.add_argument("--no-features", action="store_true", help="leave the feature distance out: faster")
+    profile.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    _out_flag(profile, "PNG file to draw into; default: print only")
+
+
+def _data_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="D",
+        help="folder of images (MVTec-style trees and masks beside images are known), .npz or .npy array, or a demo: "
+        "elpv, textures",
+    )
+    parser.add_argument(
+        "--size", type=_positive, metavar="PX", help="side that images are resized to; default: the preset's"
+    )
+    parser.add_argument("--channels", type=int, choices=(1, 3), help="1 grey, 3 colour; default: what the images have")
+    parser.add_argument(
+        "--group-by", metavar="REGEX", help="part of the file name that names the object; its images stay in one split"
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse data with broken images instead of skipping them")
+
+
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="hvae", metavar="M", help="generator family")
+    parser.add_argument("--preset", default="tiny", metavar="P", help="size of the model: tiny, small or base")
+    parser.add_argument("--metric", default="fd_lite0", metavar="M", help="last-frame distance")
+    parser.add_argument("--seed", type=int, default=0, help="seed of splits, proposals and training")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
+    parser.add_argument("--out", type=Path, required=required, metavar="PATH", help=help_text)
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
+    return value

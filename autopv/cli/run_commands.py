@@ -1,0 +1,121 @@
+"""The commands that search, train and sample."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from autopv.errors import InputError
+
+
+def search(arguments: argparse.Namespace) -> int:
+    from autopv.search.budget import Budget
+
+    budget = Budget.parse(arguments.budget)  # before the slow imports: a typo is answered at once
+    from autopv.report.progress import ProgressLines
+    from autopv.search.job import SearchRequest, start_job
+
+    if arguments.out is None:
+        arguments.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    request = SearchRequest(
+        **_common(arguments),
+        budget=budget,
+        space=arguments.space,
+        num_seeds=arguments.seeds,
+        num_workers=arguments.workers,
+        trial_steps=arguments.trial_steps,
+    )
+    start_job(request, listener=ProgressLines())
+    return _end_of_run(arguments)
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    from autopv.report.progress import ProgressLines
+    from autopv.search.budget import Budget
+    from autopv.search.job import resume_job
+    from autopv.search.run_folder import RunFolder
+
+    settings = RunFolder.open(arguments.out).settings()
+    resume_job(arguments.out, listener=ProgressLines(Budget.parse(settings.budget)))
+    return _end_of_run(arguments)
+
+
+def _end_of_run(arguments: argparse.Namespace) -> int:
+    from autopv.report.pictures import write_run_pictures
+    from autopv.report.summary import read_result, summary_text
+    from autopv.search.run_folder import RunFolder
+
+    folder = RunFolder.open(arguments.out)
+    write_run_pictures(folder)
+    result = read_result(folder)
+    print(json.dumps(result, indent=2) if arguments.json else "\n" + summary_text(result, folder=arguments.out))
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    from autopv.report.summary import status_text
+    from autopv.search.run_folder import RunFolder
+
+    print(status_text(RunFolder.open(arguments.out)))
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from autopv.policy import Policy
+    from autopv.report.progress import training_lines
+    from autopv.training.full import TrainRequest, train_fully
+
+    policy = Policy.load(arguments.policy)
+    request = TrainRequest(
+        policy=policy,
+        **_common(arguments),
+        steps=arguments.steps,
+        device=arguments.device,
+        resume=arguments.resume,
+    )
+    result = train_fully(request, on_progress=training_lines(f"Training with {policy.describe()}"))
+    if arguments.json:
+        print(json.dumps(vars(result), indent=2))
+    else:
+        print(
+            f"{arguments.metric} {result.distance:.1f} on the search split (n = {result.num_images}), "
+            f"floor {result.floor:.1f}, excess {result.distance - result.floor:.1f}; "
+            f"{result.steps} steps in {result.took_s:.0f} s. Checkpoint in {arguments.out}"
+        )
+    return 0
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    from autopv.report.pictures import write_png_folder
+    from autopv.training.checkpoint import load_generator
+    from autopv.training.measure import sample_images
+
+    if arguments.temperature < 0:
+        raise InputError(f"--temperature must be at least 0, but got {arguments.temperature}.")
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise InputError(f"--out {arguments.out} is not empty and nothing is overwritten: choose another folder.")
+    model, info = load_generator(arguments.checkpoint)
+    started_s = time.monotonic()
+    images_NCHW = sample_images(model, num_images=arguments.n, seed=arguments.seed, temperature=arguments.temperature)
+    took_s = time.monotonic() - started_s
+    write_png_folder(images_NCHW, arguments.out)
+    print(
+        f"{arguments.n} images of {info.size_px} px in {arguments.out} ({arguments.n / took_s:.0f} images/s); "
+        f"policy {info.policy.describe()}"
+    )
+    return 0
+
+
+def doctor(_: argparse.Namespace) -> int:
+    from autopv.report.doctor import doctor_lines
+
+    for line in doctor_lines():
+        print(line)
+    return 0
+
+
+def _common(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `_data_flags`, `_model_flags` and `_out_flag` were given, under the names of the requests."""
+    names = ("data", "channels", "group_by", "strict", "model", "preset", "metric", "seed", "out")
+    return {name: getattr(arguments, name) for name in names} | {"size_px": arguments.size}

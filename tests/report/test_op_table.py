@@ -1,0 +1,31 @@
+"""The words about ops: every op stands in them, with what it is built on."""
+
+import pytest
+
+from autopv.errors import PolicyError
+from autopv.policy.ops import get_op, op_names
+from autopv.report.op_table import op_lines, op_markdown, op_page
+
+
+def test_every_op_stands_in_both_tables_once() -> None:
+    rows = [line.split()[1] for line in op_lines()[1:]]
+    assert sorted(rows) == list(op_names())
+    documented = [line.split("|")[2].strip(" `") for line in op_markdown().splitlines()[2:]]
+    assert documented == rows
+
+
+def test_every_row_of_the_documentation_has_all_its_cells() -> None:
+    head, rule, *rows = op_markdown().splitlines()
+    assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
+
+
+@pytest.mark.parametrize("op", op_names())
+def test_a_page_tells_the_magnitude_and_what_the_op_is_built_on(op: str) -> None:
+    page = op_page(op)
+    assert f"{get_op(op).magnitude_name} in [{get_op(op).low:g}, {get_op(op).high:g}]" in page
+    assert get_op(op).built_on in page
+
+
+def test_an_unknown_op_is_met_with_the_nearest() -> None:
+    with pytest.raises(PolicyError, match="Did you mean 'erase'"):
+        op_page("erasse")
