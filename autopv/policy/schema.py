@@ -19,7 +19,7 @@ _UNSAID = (
     "What a policy must hold beyond this schema, and `autopv policy validate` checks: markov_order <= num_frames - 1 "
     '(1 for one frame); randomness "shared" only with markov_order = max(1, num_frames - 1); frames [a, b] with '
     "a <= b <= num_frames - 1; whole numbers without a decimal point (3, not 3.0); in provenance, integers of at most "
-    "64 bits and at most 20 levels; no key stated twice; UTF-8 text of at most 1 MiB."
+    "64 bits and at most 20 levels; no key stated twice; " + f"UTF-8 text of at most {json_io.MAX_BYTES >> 10} KiB."
 )
 
 

@@ -29,6 +29,7 @@ def doctor_lines() -> Iterator[str]:
         yield _package(package)
     yield _check("extractor weights lite0, for the metric fd_lite0", _load_lite0)
     yield _check("demo data elpv", _find_elpv)
+    yield _check("demo data textures", _find_textures)
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
     yield f"{'ok      ' if free_gib > 1 else 'missing '} {free_gib:.0f} GiB of free disk in {Path.cwd()}"
 
@@ -61,3 +62,12 @@ def _find_elpv() -> None:
 
     if find_spec("elpv_dataset") is None:
         raise DataError("pip install elpv-dataset (its licence is CC-BY-NC-SA-4.0)")
+
+
+def _find_textures() -> None:
+    from importlib.util import find_spec
+
+    from autopv.errors import DataError
+
+    if find_spec("skimage") is None:
+        raise DataError("pip install scikit-image (its photographs are CC0)")

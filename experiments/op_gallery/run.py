@@ -9,8 +9,10 @@ from torch import Tensor
 from autopv.data.images import load_images
 from autopv.data.pictures import image_grid, save_png
 from autopv.data.tensors import to_float
+from autopv.policy import Policy
 from autopv.policy.ops import Op
 from autopv.report.op_table import grouped_ops, op_markdown
+from autopv.report.preview import write_preview
 
 HERE = Path(__file__).parent
 SIZE_PX = 64
@@ -30,9 +32,14 @@ Left the image, then five magnitudes from the op's lowest to its highest, evenly
 random draw each (as with shared randomness: what is drawn grows). The images are crops of the textures that
 scikit-image ships (CC0), with defects drawn into them by the demo set `textures`. `autopv ops OP` prints the same text.
 
+## Whole policies
+
+"""
+TABLE_HEAD = """
 ## What is built on what, and why
 
 """
+NUM_VIDEOS = 4
 
 
 def images_and_masks() -> tuple[Tensor, Tensor, Tensor]:
@@ -69,9 +76,20 @@ def draw(op: Op, images_BCHW: Tensor, *, masks_BHW: Tensor, donors_NCHW: Tensor)
     return magnitudes
 
 
+def draw_video(path: Path) -> str:
+    """Draws a policy's videos, as a picture and as an animation; returns the section of the page about it."""
+    policy = Policy.load(path)
+    image_set = load_images("textures", size_px=SIZE_PX)
+    for suffix in (".png", ".webp"):
+        write_preview(policy, image_set, path.with_suffix(suffix), num_images=NUM_VIDEOS)
+    command = f"autopv preview --policy {path.name} --data textures -n {NUM_VIDEOS} --out {path.stem}.webp"
+    return f"`{policy.describe()}`, by `{command}`:\n\n![{path.stem}]({path.stem}.webp)\n\n"
+
+
 def main() -> None:
     images_BCHW, masks_BHW, donors_NCHW = images_and_masks()
-    page, group = HEAD + op_markdown(), ""
+    page = HEAD + "".join(draw_video(path) for path in sorted(HERE.glob("*.json"))) + TABLE_HEAD + op_markdown()
+    group = ""
     for op in grouped_ops():
         magnitudes = draw(op, images_BCHW, masks_BHW=masks_BHW, donors_NCHW=donors_NCHW)
         if op.group != group:

@@ -1,5 +1,7 @@
 """The words about ops: every op stands in them, with what it is built on."""
 
+from pathlib import Path
+
 import pytest
 
 from autopv.errors import PolicyError
@@ -29,3 +31,13 @@ def test_a_page_tells_the_magnitude_and_what_the_op_is_built_on(op: str) -> None
 def test_an_unknown_op_is_met_with_the_nearest() -> None:
     with pytest.raises(PolicyError, match="Did you mean 'erase'"):
         op_page("erasse")
+
+
+def test_the_gallery_is_up_to_date() -> None:
+    folder = Path(__file__).parents[2] / "experiments" / "op_gallery"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    remedy = "run `uv run python experiments/op_gallery/run.py`, look at the pictures, commit them"
+    assert op_markdown() in page, remedy
+    for op in op_names():
+        assert f"![{op} at five magnitudes]({op}.png)" in page, remedy
+        assert (folder / f"{op}.png").is_file(), remedy
