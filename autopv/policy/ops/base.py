@@ -84,6 +84,34 @@ class Op(ABC):
         return None
 
 
+class DeterministicOp(Op):
+    """An op that draws nothing: the magnitude, and what it prepares from the images, say it all."""
+
+    deterministic = True
+
+    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
+        """Nothing."""
+        del shape_BCHW, generator, device
+        return {}
+
+
+class VariancesAdd(Op):
+    """An op two of which, one after the other, are one of the summed variance."""
+
+    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
+        """The root of the summed squares, whatever the curve: it scales both standard deviations alike."""
+        del constant
+        return math.hypot(first, second)
+
+
+class KeptSharesMultiply(Op):
+    """An op two of which, one after the other, are one that keeps the product of what each keeps."""
+
+    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
+        """The loss of both, or None along a curve, which scales the lost shares instead of the kept ones."""
+        return 1 - (1 - first) * (1 - second) if constant else None
+
+
 OpClass = TypeVar("OpClass", bound=type[Op])
 _REGISTRY: dict[str, Op] = {}
 

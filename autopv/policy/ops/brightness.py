@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, variance_step
+from autopv.policy.ops.base import Draw, VariancesAdd, register, variance_step
 
 
 @register
-class Brightness(Op):
+class Brightness(VariancesAdd):
     """One zero-mean normal offset per image, added to every pixel and channel; variances add: steps compose exactly."""
 
     name = "brightness"
@@ -31,8 +31,3 @@ class Brightness(Op):
             return images_BCHW
         offset_B = draw["offset_B"].to(images_BCHW.dtype) * variance_step(source, target)
         return images_BCHW + offset_B[:, None, None, None]
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Variances add, whatever the curve: it scales both standard deviations alike."""
-        del constant
-        return float((first**2 + second**2) ** 0.5)

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register
+from autopv.policy.ops.base import DeterministicOp, Draw, KeptSharesMultiply, register
 
 
 @register
-class Contrast(Op):
+class Contrast(DeterministicOp, KeptSharesMultiply):
     """The images drawn towards their own mean colour, which does not change on the way: steps compose exactly.
 
     At 1 nothing but the mean colour is left, the same limit that an endless blur has.
@@ -18,16 +18,10 @@ class Contrast(Op):
     unit = "share of the contrast that is lost"
     low = 0.01
     high = 1.0
-    deterministic = True
     exact = True
     monotone = True
     group = "photometric"
     built_on = "torch: one line"
-
-    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
-        """Nothing: the loss is the same everywhere."""
-        del shape_BCHW, generator, device
-        return {}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images, of whose remaining contrast the share (1 - target) / (1 - source) is kept."""
@@ -36,7 +30,3 @@ class Contrast(Op):
             return images_BCHW
         kept = (1 - target) / (1 - source)
         return torch.lerp(images_BCHW.mean(dim=(-2, -1), keepdim=True), images_BCHW, kept)
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Kept shares multiply; a curve between 0 and 1 would scale the losses, which do not add."""
-        return 1 - (1 - first) * (1 - second) if constant else None

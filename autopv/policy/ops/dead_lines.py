@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, survival_step
+from autopv.policy.ops.base import Draw, KeptSharesMultiply, register, survival_step
 
 MAX_LINES = 64
 """Per axis: above that many pixels a line is 1/64 of the side thick, so that a policy means the same at every size."""
 
 
 @register
-class DeadLines(Op):
+class DeadLines(KeptSharesMultiply):
     """Each row and each column independently dead, with the same probability; a dead line reads 0.
 
     At the share p a pixel survives with probability (1 - p)^2, so 1 - (1 - p)^2 of the image is lost (at 0.3 half).
@@ -46,10 +46,6 @@ class DeadLines(Op):
         columns_BW = _per_pixel(draw["column_BN"], size_px=width) >= share
         alive_B1HW = (rows_BH[:, :, None] & columns_BW[:, None, :])[:, None]
         return images_BCHW * alive_B1HW
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Survival probabilities multiply; along a curve, their product is not that of any one curve."""
-        return 1 - (1 - first) * (1 - second) if constant else None
 
 
 def _per_pixel(lines_BN: Tensor, *, size_px: int) -> Tensor:

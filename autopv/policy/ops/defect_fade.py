@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, shorter_side
+from autopv.policy.ops.base import DeterministicOp, Draw, register, shorter_side
 from autopv.policy.ops.transplant import transplant
 
 MARGIN = 0.02
@@ -14,7 +14,7 @@ FEATHER = 0.04
 
 
 @register
-class DefectFade(Op):
+class DefectFade(DeterministicOp):
     """What the mask marks is blended with the image healed: filled with background from elsewhere in it.
 
     The healed image is made once, from the clean image (autopv.policy.ops.transplant): whatever else a policy does to a
@@ -29,17 +29,11 @@ class DefectFade(Op):
     unit = "share by which the defect gives way to the healed background"
     low = 0.01
     high = 1.0
-    deterministic = True
     exact = True
     monotone = True
     group = "defect"
     built_on = "torch: neither kornia nor torchvision inpaints"
     needs = frozenset({"masks"})
-
-    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
-        """Nothing: the mask says where."""
-        del shape_BCHW, generator, device
-        return {}
 
     def prepare(self, images_BCHW: Tensor, *, masks_BHW: Tensor | None, donors_NCHW: Tensor | None) -> Draw:
         """The healed images, and how much of every pixel the feathered masks cover."""

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, shorter_side, variance_step
+from autopv.policy.ops.base import DeterministicOp, Draw, register, shorter_side, variance_step
 from autopv.policy.ops.dct import cached, from_dct, to_dct
 
 
 @register
-class Defocus(Op):
+class Defocus(DeterministicOp):
     """Every point becomes a disc, the circle of confusion; beyond borders the image is reflected.
 
     Exact in the frequency domain, so that the edge of the disc may lie anywhere between pixels: a wave that fits x / pi
@@ -24,16 +24,10 @@ class Defocus(Op):
     unit = "radius of the disc, as a fraction of the shorter side"
     low = 0.004
     high = 0.3
-    deterministic = True
     exact = False
     monotone = True
     group = "blur"
     built_on = "torch: neither kornia nor torchvision has it"
-
-    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
-        """Nothing: the disc is fixed."""
-        del shape_BCHW, generator, device
-        return {}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images, blurred by the disc of the variance that is missing."""

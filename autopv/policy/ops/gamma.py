@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, variance_step
+from autopv.policy.ops.base import Draw, VariancesAdd, register, variance_step
 
 
 @register
-class Gamma(Op):
+class Gamma(VariancesAdd):
     """Every value x in [0, 1] becomes x ** exp(g), with one zero-mean normal g per image.
 
     Exponents multiply, so the g of two steps add, and so do their variances. Nothing is clamped between frames: a value
@@ -39,8 +39,3 @@ class Gamma(Op):
         # x ** e as exp(e log x): 0 stays 0, in less than half of pow's time.
         powers_BCHW = (tones_BCHW.log() * log_gamma_B.exp()[:, None, None, None]).exp()
         return powers_BCHW + (images_BCHW - tones_BCHW)
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Variances add, whatever the curve: it scales both standard deviations alike."""
-        del constant
-        return float((first**2 + second**2) ** 0.5)

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, shorter_side, variance_step
+from autopv.policy.ops.base import DeterministicOp, Draw, VariancesAdd, register, shorter_side, variance_step
 from autopv.policy.ops.dct import cached, cosine_basis
 
 
 @register
-class GaussianBlur(Op):
+class GaussianBlur(DeterministicOp, VariancesAdd):
     """Heat diffusion: every cosine frequency f is damped by exp(-(sigma pi f)^2 / 2), so steps compose exactly.
 
     A sampled, truncated kernel is mis-calibrated below about 0.7 px and composes only to about 1e-2; damping the
@@ -23,16 +23,10 @@ class GaussianBlur(Op):
     unit = "standard deviation of the kernel, as a fraction of the shorter side"
     low = 0.002
     high = 0.5
-    deterministic = True
     exact = True
     monotone = True
     group = "blur"
     built_on = "torch: sampled kernels of kornia and torchvision do not compose and are slower"
-
-    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
-        """Nothing: a blur is not random."""
-        del shape_BCHW, generator, device
-        return {}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images, blurred by the variance that is missing."""
@@ -44,11 +38,6 @@ class GaussianBlur(Op):
         rows_HH = blur_matrix(height, sigma_px=sigma_px, dtype=images_BCHW.dtype, device=images_BCHW.device)
         columns_WW = blur_matrix(width, sigma_px=sigma_px, dtype=images_BCHW.dtype, device=images_BCHW.device)
         return rows_HH @ (images_BCHW @ columns_WW)  # the matrices are symmetric
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Variances add, whatever the curve: it scales both standard deviations alike."""
-        del constant
-        return float((first**2 + second**2) ** 0.5)
 
 
 @cached

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import REFERENCE_SIDE_PX, Draw, Op, register, shorter_side, variance_step
+from autopv.policy.ops.base import REFERENCE_SIDE_PX, Draw, VariancesAdd, register, shorter_side, variance_step
 from autopv.policy.ops.fields import normal_field
 
 
 @register
-class GaussianNoise(Op):
+class GaussianNoise(VariancesAdd):
     """Independent normal noise on every pixel and channel; variances add, so steps compose exactly.
 
     White noise of standard deviation s at side N looks like s / f after shrinking by f. Stated at 64 px and scaled by
@@ -36,8 +36,3 @@ class GaussianNoise(Op):
             return images_BCHW
         sigma = variance_step(source, target) * shorter_side(images_BCHW) / REFERENCE_SIDE_PX
         return images_BCHW.add(draw["field_BCHW"].to(images_BCHW.dtype), alpha=sigma)
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Variances add, whatever the curve: it scales both standard deviations alike."""
-        del constant
-        return float((first**2 + second**2) ** 0.5)

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, variance_step
+from autopv.policy.ops.base import Draw, VariancesAdd, register, variance_step
 
 
 @register
-class Illumination(Op):
+class Illumination(VariancesAdd):
     """The images times exp(g_y y + g_x x), where y and x run from -1 to 1 between opposite borders.
 
     Light multiplies what a surface reflects: shadows stay black, unlike under an added gradient. g_y and g_x are
@@ -39,11 +39,6 @@ class Illumination(Op):
         rows_BH = (falloff * draw["down_B"].to(images_BCHW.dtype)[:, None] * _positions(height, images_BCHW)).exp()
         columns_BW = (falloff * draw["right_B"].to(images_BCHW.dtype)[:, None] * _positions(width, images_BCHW)).exp()
         return images_BCHW * (rows_BH[:, :, None] * columns_BW[:, None, :])[:, None]
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Variances add, whatever the curve: it scales both standard deviations alike."""
-        del constant
-        return float((first**2 + second**2) ** 0.5)
 
 
 def _positions(size_px: int, like: Tensor) -> Tensor:

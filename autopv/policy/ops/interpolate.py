@@ -6,27 +6,21 @@ Towards the image's own mean: autopv.policy.ops.contrast.
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register
+from autopv.policy.ops.base import DeterministicOp, Draw, KeptSharesMultiply, register
 
 MID_GREY = 0.5
 
 
-class _Interpolate(Op):
+class _Interpolate(DeterministicOp, KeptSharesMultiply):
     """Kept shares multiply, since the field does not change on the way: steps compose exactly."""
 
     magnitude_name = "share"
     low = 0.01
     high = 1.0
-    deterministic = True
     exact = True
     monotone = True
     group = "mixture"
     built_on = "torch: one line"
-
-    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
-        """Nothing: the share is the same everywhere."""
-        del shape_BCHW, generator, device
-        return {}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images, of whose remaining difference from the field the share (1 - target) / (1 - source) is kept."""
@@ -34,10 +28,6 @@ class _Interpolate(Op):
             return images_BCHW
         kept = (1 - target) / (1 - source)
         return torch.lerp(draw["field_1CHW"], images_BCHW, kept)
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Kept shares multiply; a curve between 0 and 1 would scale the lost ones, which do not add."""
-        return 1 - (1 - first) * (1 - second) if constant else None
 
 
 @register

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register
+from autopv.policy.ops.base import DeterministicOp, Draw, register
 from autopv.policy.ops.dct import cached, cosine_basis
 
 BLOCK_PX = 8
@@ -40,7 +40,7 @@ FULL_CHROMA_BELOW = 0.2
 
 
 @register
-class Jpeg(Op):
+class Jpeg(DeterministicOp):
     """The 8x8 cosine blocks of the codec, quantised; three channels as luma and chroma (4:2:0), others each as luma.
 
     The magnitude multiplies the standard tables. In the usual terms it is 2 - quality / 50 from quality 50 up, and
@@ -55,16 +55,10 @@ class Jpeg(Op):
     unit = "quantisation steps, as a multiple of the standard tables: quality 90 is 0.2, 50 is 1, 5 is 10"
     low = 0.02
     high = 16.0
-    deterministic = True
     exact = False
     monotone = True
     group = "signal"
     built_on = "torch: kornia is slower, torchvision has one integer quality and leaves the device"
-
-    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
-        """Nothing: a codec is not random."""
-        del shape_BCHW, generator, device
-        return {}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images, compressed and decoded."""

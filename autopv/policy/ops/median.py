@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, shorter_side
+from autopv.policy.ops.base import DeterministicOp, Draw, register, shorter_side
 
 
 @register
-class Median(Op):
+class Median(DeterministicOp):
     """A cascade of medians of three pixels, along columns and then along rows; their spacing doubles stage by stage.
 
     The first stage is the common separable 3x3 median. Stage k takes pixels 2^k apart, and then follows the spacings
@@ -26,16 +26,10 @@ class Median(Op):
     unit = "distance between the window's outermost pixels, as a fraction of the shorter side"
     low = 0.005
     high = 0.2
-    deterministic = True
     exact = False
     monotone = True
     group = "blur"
     built_on = "torch: kornia has odd windows only, at 5 to 20 times the time; torchvision has none"
-
-    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
-        """Nothing: a median is not random."""
-        del shape_BCHW, generator, device
-        return {}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images, filtered by the stages that are missing."""

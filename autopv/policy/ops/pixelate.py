@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, shorter_side
+from autopv.policy.ops.base import DeterministicOp, Draw, register, shorter_side
 from autopv.policy.ops.dct import cached
 
 
 @register
-class Pixelate(Op):
+class Pixelate(DeterministicOp):
     """The images seen through coarser pixels, at the same size.
 
     A side is cut into the whole number of cells that comes nearest to the block asked for, as evenly as pixels allow.
@@ -21,16 +21,10 @@ class Pixelate(Op):
     unit = "side of a block, as a fraction of the shorter side"
     low = 0.005
     high = 0.5
-    deterministic = True
     exact = False
     monotone = True
     group = "blur"
     built_on = "torch: neither kornia nor torchvision has it"
-
-    def draw(self, shape_BCHW: tuple[int, int, int, int], *, generator: torch.Generator, device: torch.device) -> Draw:
-        """Nothing: the grid is fixed."""
-        del shape_BCHW, generator, device
-        return {}
 
     def corrupt(self, images_BCHW: Tensor, draw: Draw, *, source: float, target: float) -> Tensor:
         """The images, averaged over the target's blocks."""

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, survival_step
+from autopv.policy.ops.base import Draw, KeptSharesMultiply, register, survival_step
 from autopv.policy.ops.fields import uniform_field
 
 
 @register
-class SaltAndPepper(Op):
+class SaltAndPepper(KeptSharesMultiply):
     """Every pixel, independently, becomes 0 or 1 at even odds (all channels alike) with the probability asked for.
 
     A pixel is the image's own, so a larger image, whose neighbours tell more, hides less at the same share.
@@ -40,7 +40,3 @@ class SaltAndPepper(Op):
         signed_B1HW = draw["signed_B1HW"]
         struck_B1HW = signed_B1HW.abs() < survival_step(source, target)
         return torch.where(struck_B1HW, (signed_B1HW > 0).to(images_BCHW.dtype), images_BCHW)
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """What survives multiplies; a curve scales the lost shares, not what survives, so only where it is constant."""
-        return 1 - (1 - first) * (1 - second) if constant else None

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from autopv.policy.ops.base import Draw, Op, register, survival_step
+from autopv.policy.ops.base import Draw, KeptSharesMultiply, register, survival_step
 from autopv.policy.ops.dct import from_dct, to_dct
 from autopv.policy.ops.fields import uniform_field
 
 
 @register
-class SpectralMask(Op):
+class SpectralMask(KeptSharesMultiply):
     """Each cosine coefficient but the mean independently dropped, in all channels at once.
 
     In all at once, because what a frequency shows keeps its colour: one channel's alone would leave coloured ripples.
@@ -40,7 +40,3 @@ class SpectralMask(Op):
             return images_BCHW
         kept_B1HW = draw["drop_at_B1HW"] >= survival_step(source, target)
         return from_dct(to_dct(images_BCHW).mul_(kept_B1HW))
-
-    def merged(self, first: float, second: float, *, constant: bool) -> float | None:
-        """Survival probabilities multiply; along a curve, their product is not that of any one curve."""
-        return 1 - (1 - first) * (1 - second) if constant else None

@@ -11,7 +11,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 # These draw whole fields, which are drawn on the device and repeat per kind of device only.
 FIELDS = {
     "corrosion",
-    "dent",
     "elastic",
     "gaussian_noise",
     "heat",
