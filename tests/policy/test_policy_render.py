@@ -266,3 +266,18 @@ def test_importing_the_policy_needs_neither_ray_nor_optuna_nor_kornia() -> None:
     program = "import sys, autopv.policy; print({'ray', 'optuna', 'kornia', 'torchvision'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("markov_order", "randomness"), [(1, "fresh"), (3, "shared")])
+def test_rendering_is_the_same_inside_a_compiled_function(markov_order: int, randomness: str) -> None:
+    layers = tuple(Layer(op=op, magnitude=0.1, frames=(1, 3)) for op in ("gaussian_blur", "erase", "gaussian_noise"))
+    policy = Policy(num_frames=4, markov_order=markov_order, randomness=randomness, layers=layers)
+
+    def doubled(images_BCHW: Tensor, *, seed: int) -> Tensor:
+        return 2 * policy.render(images_BCHW, generator=seeded(seed))
+
+    compiled = torch.compile(doubled, backend="eager")
+    for seed in (1, 2):
+        torch.testing.assert_close(compiled(IMAGES_BCHW, seed=seed), doubled(IMAGES_BCHW, seed=seed))
+    torch.compiler.reset()
