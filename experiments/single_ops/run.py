@@ -1,4 +1,4 @@
-"""Trains the tiny model with each op alone, at equal compute on common seeds; writes result.json and table.md here.
+"""Trains the tiny model with each op alone, at equal compute on common seeds; writes result.json and result.md here.
 
 Every training is kept in --work as soon as it ends: run the command again to go on.
 """
@@ -31,7 +31,7 @@ SEEDS = (101, 102)
 """All arms. They are not the search's seeds, nor those of its verification."""
 IMAGE_ONLY = "image-only"
 EXTRA_SEEDS = (103, 104)
-"""More of image-only: every arm is compared with it."""
+"""More of image-only beside all ops: every one of them is compared with it."""
 SHARE = 0.6
 """Of the op's range in the shipped spaces: visible, not yet destructive."""
 NUM_FRAMES, FRAME_LOSS_WEIGHT = 3, 0.06
@@ -88,12 +88,14 @@ def train(job: tuple[str, int, int, str]) -> None:
     print(json.dumps(row), flush=True)
 
 
-def summary(rows: list[dict[str, Any]], *, floor: float) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def summary(
+    rows: list[dict[str, Any]], *, chosen: dict[str, Policy], floor: float
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Every arm's change of excess against image-only on the common seeds, and how much one arm's seeds differ."""
-    by_arm = {arm: {row["seed"]: row for row in rows if row["arm"] == arm} for arm in arms()}
+    by_arm = {arm: {row["seed"]: row for row in rows if row["arm"] == arm} for arm in chosen}
     reference = statistics.fmean(by_arm[IMAGE_ONLY][seed]["distance"] for seed in SEEDS) - floor
     table = []
-    for arm, policy in arms().items():
+    for arm, policy in chosen.items():
         distances = [by_arm[arm][seed]["distance"] for seed in SEEDS]
         excess = statistics.fmean(distances) - floor
         table.append(
@@ -115,15 +117,15 @@ def summary(rows: list[dict[str, Any]], *, floor: float) -> tuple[list[dict[str,
     noise = {
         "deviation_of_one_training": round(deviation, 1),
         "standard_error_of_a_change": round(deviation * (2 / len(SEEDS)) ** 0.5 / reference, 4),
-        "image_only_all_seeds": [round(by_arm[IMAGE_ONLY][seed]["distance"], 1) for seed in (*SEEDS, *EXTRA_SEEDS)],
+        "image_only_all_seeds": [round(row["distance"], 1) for row in by_arm[IMAGE_ONLY].values()],
     }
     return sorted(table, key=lambda row: row["excess"]), noise
 
 
-def profiles(images_NCHW: torch.Tensor) -> dict[str, dict[str, float]]:
+def profiles(chosen: dict[str, Policy], images_NCHW: torch.Tensor) -> dict[str, dict[str, float]]:
     """What the information profile says of each op's video."""
     found = {}
-    for arm, policy in arms().items():
+    for arm, policy in chosen.items():
         if arm != IMAGE_ONLY:
             profile = profile_policy(policy, images_NCHW, num_images=PROFILED, radius=1)
             first, last = profile.frames[0], profile.frames[-1]
@@ -154,13 +156,17 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=1600, help="image-only steps that each training's compute pays for"
     )
+    parser.add_argument("--ops", nargs="*", help="these alone; default: all")
+    parser.add_argument("--result", default="result", help="name of the JSON file and of the table written here")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/single_ops"))
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
     options.work.mkdir(parents=True, exist_ok=True)
-    wanted = [(IMAGE_ONLY, seed) for seed in EXTRA_SEEDS] + [(arm, seed) for seed in SEEDS for arm in arms()]
+    chosen = {arm: policy for arm, policy in arms().items() if not options.ops or arm in (IMAGE_ONLY, *options.ops)}
+    extra_seeds = () if options.ops else EXTRA_SEEDS
+    wanted = [(IMAGE_ONLY, seed) for seed in extra_seeds] + [(arm, seed) for seed in SEEDS for arm in chosen]
     jobs = [
         (arm, seed, options.steps, str(options.work))
         for arm, seed in wanted
@@ -172,8 +178,8 @@ def main() -> None:
     rows = [json.loads((options.work / f"{arm}-{seed}.json").read_text()) for arm, seed in wanted]
     loaded = material()
     identity: MetricIdentity = loaded.metric("search").identity
-    table, noise = summary(rows, floor=loaded.floor("search"))
-    found = profiles(loaded.images("train"))
+    table, noise = summary(rows, chosen=chosen, floor=loaded.floor("search"))
+    found = profiles(chosen, loaded.images("train"))
     result = {
         "steps": options.steps,
         "seeds": SEEDS,
@@ -188,12 +194,12 @@ def main() -> None:
         "rank_correlation_with_excess": correlations(table, found),
         "trainings": rows,
     }
-    (HERE / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    (HERE / f"{options.result}.json").write_text(json.dumps(result, indent=2) + "\n")
     lines = ["| op | change of excess | distances by seed | steps | policy |", "|---|---|---|---|---|"]
     for row in table:
         distances = ", ".join(f"{distance:.0f}" for distance in row["distances"])
         lines.append(f"| {row['arm']} | {row['change']:+.1%} | {distances} | {row['steps']} | {row['policy']} |")
-    (HERE / "table.md").write_text("\n".join(lines) + "\n")
+    (HERE / f"{options.result}.md").write_text("\n".join(lines) + "\n")
     print(json.dumps(noise), json.dumps(result["rank_correlation_with_excess"], indent=2))
 
 
