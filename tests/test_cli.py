@@ -100,7 +100,7 @@ def test_an_unknown_space_model_preset_metric(capsys: pytest.CaptureFixture[str]
         ("--space", "stage2_expresive", "stage2_expressive"),
         ("--model", "hvea", "hvae"),
         ("--preset", "tny", "tiny"),
-        ("--metric", "fd_lite", "fd_lite0"),
+        ("--metric", "fd_lite", "Did you mean 'lite0'"),
     ):
         assert nearest in search_fails(capsys, tmp_path, flag, wrong, data=images)
 
@@ -135,10 +135,10 @@ def test_an_output_folder_that_holds_another_run(
 def test_missing_extractor_weights_say_how_to_get_them(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from autopv.metrics import features
+    from autopv.metrics import extractors
 
     monkeypatch.setenv("AUTOPV_LITE0_WEIGHTS", str(tmp_path / "nowhere.pth"))
-    features.load_extractor.cache_clear() if hasattr(features.load_extractor, "cache_clear") else None
+    monkeypatch.setattr(extractors, "_load", extractors._load.__wrapped__)
     assert "nowhere.pth" in search_fails(capsys, tmp_path, data=images)
 
 

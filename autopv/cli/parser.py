@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autopv import __version__
-from autopv.cli import policy_commands, run_commands
+from autopv.cli import evaluate_command, policy_commands, run_commands
 
 _BAD_INPUT = 2
 Run = Callable[[argparse.Namespace], int]
@@ -54,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = _Commands(parser, dest="command")
     _add_search(commands)
     _add_train_and_sample(commands)
+    _add_evaluate(commands)
     _add_preview_and_ops(commands)
     _add_policy(commands)
     commands.add(
@@ -157,6 +158,47 @@ def _add_train_and_sample(commands: _Commands) -> None:
     _out_flag(sample, "folder for the PNG files", required=True)
 
 
+def _add_evaluate(commands: _Commands) -> None:
+    evaluate = commands.add(
+        "evaluate",
+        evaluate_command.evaluate,
+        help_text="measure generated images against real ones",
+        example="autopv evaluate ./defects ./samples --against ./other_samples --train ./seen --out report",
+    )
+    kinds = "folder, .npz, .npy, demo set, checkpoint or run folder"
+    evaluate.add_argument("reference", metavar="REAL", help=f"real images: {kinds}")
+    evaluate.add_argument("generated", metavar="GENERATED", help=f"images in question: {kinds}")
+    evaluate.add_argument("--against", nargs="+", metavar="OTHER", help="other generated images to compare them with")
+    evaluate.add_argument(
+        "--train",
+        metavar="SEEN",
+        help="real images that the generators learnt from: for the floor and the memorisation check; "
+        "default: found out for autopv's models, else REAL is halved",
+    )
+    evaluate.add_argument(
+        "--extractor",
+        default="lite0",
+        metavar="E",
+        help="lite0, inception (official FID and KID), inception-legacy, a TorchScript file, an entry point, or "
+        "module:network",
+    )
+    evaluate.add_argument(
+        "--size", type=_positive, metavar="PX", help="side all images are brought to; default: the generated ones'"
+    )
+    evaluate.add_argument("-n", type=_positive, metavar="N", help="images a side; default: as many as there are")
+    evaluate.add_argument(
+        "--samples", type=_positive, metavar="N", help="images that a model generates; default: REAL's, 512 to 2048"
+    )
+    evaluate.add_argument(
+        "--group-by", metavar="REGEX", help="as in the training: part of the file name that names the object"
+    )
+    evaluate.add_argument("--strict", action="store_true", help="refuse broken images instead of leaving them out")
+    evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to sample and to extract")
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of samples and of the halves")
+    evaluate.add_argument("--json", action="store_true", help="print the result as JSON")
+    _out_flag(evaluate, "folder for evaluation.json and pictures; default: print only")
+
+
 def _add_preview_and_ops(commands: _Commands) -> None:
     preview = commands.add(
         "preview",
@@ -251,7 +293,13 @@ def _data_flags(parser: argparse.ArgumentParser) -> None:
 def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="hvae", metavar="M", help="generator family")
     parser.add_argument("--preset", default="tiny", metavar="P", help="size of the model: tiny, small or base")
-    parser.add_argument("--metric", default="fd_lite0", metavar="M", help="last-frame distance")
+    parser.add_argument(
+        "--metric",
+        default="auto",
+        metavar="M",
+        help="last-frame distance: fd_lite0, kid_lite0, fid, kid, fd_EXTRACTOR or kid_EXTRACTOR; default: fd_lite0, "
+        "or kid_lite0 where the images are few",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of splits, proposals and training")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

@@ -63,6 +63,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     from autopv.policy import Policy
+    from autopv.report.numbers import distance_text
     from autopv.report.progress import training_lines
     from autopv.training.full import TrainRequest, train_fully
 
@@ -79,8 +80,8 @@ def train(arguments: argparse.Namespace) -> int:
         print(json.dumps(vars(result), indent=2))
     else:
         print(
-            f"{arguments.metric} {result.distance:.1f} on the search split (n = {result.num_images}), "
-            f"floor {result.floor:.1f}, excess {result.distance - result.floor:.1f}; "
+            f"{result.metric} {distance_text(result.distance)} on the search split (n = {result.num_images}), "
+            f"floor {distance_text(result.floor)}, excess {distance_text(result.distance - result.floor)}; "
             f"{result.steps} steps in {result.took_s:.0f} s. Checkpoint in {arguments.out}"
         )
     return 0

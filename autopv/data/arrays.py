@@ -1,6 +1,7 @@
 """Images from an .npy or .npz file, and their defect masks where an .npz file has them."""
 
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,16 @@ _MASK_KEY = "masks"
 _CHANNELS = (1, 3, 4)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StoredArray:
+    """What an array file holds, at its own size: images (N, H, W, C) with C = 1, 3 or 4, classes, masks (N, H, W)."""
+
+    pixels_NHWC: NDArray[np.uint8]
+    names: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    masks_NHW: NDArray[np.bool_] | None
+
+
 def load_array(path: Path, *, size_px: int) -> Loaded:
     """Images named by their number, with classes and masks where an .npz file has `labels` and `masks`.
 
@@ -26,22 +37,36 @@ def load_array(path: Path, *, size_px: int) -> Loaded:
     in [0, 1]. Masks are (N, H, W), or with one channel, bool or uint8: any value but zero marks a defect.
     Raises: DataError.
     """
-    raw, labels, masks = _read(path)
-    images_NHWC = _to_uint8(_channels_last(raw, path=path), path=path)
-    size = images_NHWC.shape[:3]
+    stored = read_array(path)
+    images_NHWC = stored.pixels_NHWC
     if images_NHWC.shape[-1] == 1:
         images_NHWC = images_NHWC[..., 0]
-    resized = stack_images([resize_array(np.ascontiguousarray(image), size_px=size_px) for image in images_NHWC])
-    if labels is not None and labels.shape != (len(resized),):
-        raise DataError(
-            f"labels must be one per image, shape ({len(resized)},), but those of {str(path)!r} have {labels.shape}"
-        )
-    marks_NHW = None if masks is None else _marks(masks, size=size, path=path)
+    masks_NHW = stored.masks_NHW
     return Loaded(
-        pixels_NHWC=resized,
-        names=tuple(f"{index:06d}" for index in range(len(resized))),
+        pixels_NHWC=stack_images([resize_array(np.ascontiguousarray(image), size_px=size_px) for image in images_NHWC]),
+        names=stored.names,
+        classes=stored.classes,
+        masks_NHW=None if masks_NHW is None else np.stack([fit_mask(marks, size_px=size_px) for marks in masks_NHW]),
+    )
+
+
+def read_array(path: Path) -> StoredArray:
+    """What `load_array` loads, before anything is cropped or resized.
+
+    Raises: DataError.
+    """
+    raw, labels, masks = _read(path)
+    images_NHWC = _to_uint8(_channels_last(raw, path=path), path=path)
+    count = len(images_NHWC)
+    if labels is not None and labels.shape != (count,):
+        raise DataError(
+            f"labels must be one per image, shape ({count},), but those of {str(path)!r} have {labels.shape}"
+        )
+    return StoredArray(
+        pixels_NHWC=images_NHWC,
+        names=tuple(f"{index:06d}" for index in range(count)),
         classes=None if labels is None else tuple(str(label) for label in labels.tolist()),
-        masks_NHW=None if marks_NHW is None else np.stack([fit_mask(marks, size_px=size_px) for marks in marks_NHW]),
+        masks_NHW=None if masks is None else _marks(masks, size=images_NHWC.shape[:3], path=path),
     )
 
 

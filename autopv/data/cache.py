@@ -8,12 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/autopv, or ~/.cache/autopv."""
-    # The specification says to ignore relative paths here.
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path(os.path.expanduser("~/.cache"))) / "autopv"
+from autopv.caching import cache_folder
 
 
 def read_cached(key: str) -> NDArray[np.uint8] | None:

@@ -20,7 +20,7 @@ from autopv.errors import DataError
 # Decoding fewer takes less time than a user notices, and leaves nothing behind on the disk.
 _CACHE_FROM_IMAGES = 200
 # Pillow decodes outside the interpreter lock; beyond this many threads the disk is the limit.
-_MAX_THREADS = 8
+MAX_THREADS = 8
 
 
 def load_folder(folder: Path, *, size_px: int) -> Loaded:
@@ -79,9 +79,9 @@ def decode_folder(
     mask_names = [None] * len(names) if masks is None else list(masks)
 
     def decode(name: str, mask: str | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | Skipped:
-        return _decode_files(folder, name, mask=mask, size_px=size_px)
+        return decode_file(folder, name, mask=mask, size_px=size_px)
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
         key = mask_key = None
         if len(names) >= _CACHE_FROM_IMAGES:
             key = _content_key(threads.map(lambda name: _file_digest(folder / name), names), size_px=size_px)
@@ -113,6 +113,27 @@ def decode_folder(
     return Loaded(pixels_NHWC=pixels, names=tuple(name for name, _, _ in kept), masks_NHW=masks_NHW, skipped=skipped)
 
 
+def decode_file(
+    folder: Path, name: str, *, mask: str | None, size_px: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | Skipped:
+    """An image and its mask (None without one), or why it is left out. Raises: DataError for a mask of another size."""
+    try:
+        image, stored = decode_image((folder / name).read_bytes(), size_px=size_px)
+    except (OSError, BrokenImageError) as error:
+        return Skipped(name=name, reason=str(error))
+    if mask is None:
+        return image, None
+    try:
+        return image, decode_mask((folder / mask).read_bytes(), stored=stored, size_px=size_px)
+    except MaskSizeError as error:
+        raise DataError(
+            f"a mask must have its image's size, but below {str(folder)!r} the mask {mask!r} has {error.mask_size} "
+            f"pixels and the image {name!r} {error.image_size}; export the mask at the image's size"
+        ) from error
+    except (OSError, BrokenImageError) as error:
+        return Skipped(name=name, reason=f"its mask {mask}: {error}")
+
+
 def stack_images(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Grey (S, S) and colour (S, S, 3) images as one array (N, S, S, C): C = 1 if all are grey, else 3."""
     if all(image.ndim == 2 for image in images):
@@ -134,26 +155,6 @@ def _read_cached(key: str, *, mask_key: str | None, names: Sequence[str]) -> Loa
 def _refuse_folder(error: OSError) -> None:
     # A folder passed over in silence would be images missing from a result.
     raise DataError(f"every folder of the data must be readable, but {error.filename!r} is not: {error.strerror}")
-
-
-def _decode_files(
-    folder: Path, name: str, *, mask: str | None, size_px: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | Skipped:
-    try:
-        image, stored = decode_image((folder / name).read_bytes(), size_px=size_px)
-    except (OSError, BrokenImageError) as error:
-        return Skipped(name=name, reason=str(error))
-    if mask is None:
-        return image, None
-    try:
-        return image, decode_mask((folder / mask).read_bytes(), stored=stored, size_px=size_px)
-    except MaskSizeError as error:
-        raise DataError(
-            f"a mask must have its image's size, but below {str(folder)!r} the mask {mask!r} has {error.mask_size} "
-            f"pixels and the image {name!r} {error.image_size}; export the mask at the image's size"
-        ) from error
-    except (OSError, BrokenImageError) as error:
-        return Skipped(name=name, reason=f"its mask {mask}: {error}")
 
 
 def _file_digest(path: Path) -> bytes:

@@ -19,9 +19,10 @@ from autopv.data.folder import load_folder
 from autopv.data.loaded import Skipped
 from autopv.errors import DataError, nearest
 
-__all__ = ["ImageSet", "Skipped", "load_images"]
+__all__ = ["ImageSet", "Skipped", "list_skipped", "load_images", "unusable", "with_channels"]
 
-_MIN_SIZE_PX, _MAX_SIZE_PX = 8, 1024
+MIN_SIZE_PX, MAX_SIZE_PX = 8, 1024
+_RULE = "data must be a folder of images, an .npy or .npz file, or the name of a demo set"
 # ITU-R BT.601: what Pillow turns colour into grey with.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -107,8 +108,8 @@ def load_images(
     strict: a broken image or mask is an error; else the image is left out and listed in `skipped`.
     Raises: DataError.
     """
-    if not _MIN_SIZE_PX <= size_px <= _MAX_SIZE_PX:
-        raise DataError(f"{_MIN_SIZE_PX} <= size_px <= {_MAX_SIZE_PX} must hold, but got size_px={size_px}")
+    if not MIN_SIZE_PX <= size_px <= MAX_SIZE_PX:
+        raise DataError(f"{MIN_SIZE_PX} <= size_px <= {MAX_SIZE_PX} must hold, but got size_px={size_px}")
     if channels not in (None, 1, 3):
         raise DataError(f"channels must be 1 (grey) or 3 (colour), but got {channels}")
     pattern = None if group_by is None else _compile(group_by)
@@ -120,14 +121,14 @@ def load_images(
     elif path.is_file() and path.suffix.lower() in ARRAY_SUFFIXES:
         loaded = load_array(path, size_px=size_px)
     else:
-        raise _unusable(source, path)
+        raise unusable(source, path, rule=_RULE)
     names, skipped = loaded.names, loaded.skipped
     if strict and skipped:
         raise DataError(
             f"with strict every image must be readable, but {len(skipped)} of {len(skipped) + len(names)} are broken: "
-            f"{_list_skipped(skipped)}; repair or remove them, or go without strict to leave them out"
+            f"{list_skipped(skipped)}; repair or remove them, or go without strict to leave them out"
         )
-    pixels_NHWC = _with_channels(loaded.pixels_NHWC, channels)
+    pixels_NHWC = with_channels(loaded.pixels_NHWC, channels)
     images_NCHW = torch.from_numpy(np.ascontiguousarray(pixels_NHWC.transpose(0, 3, 1, 2)))
     masks_NHW = None if loaded.masks_NHW is None else torch.from_numpy(loaded.masks_NHW)
     labels, class_names = _labels(loaded.classes)
@@ -144,12 +145,36 @@ def load_images(
     )
 
 
-def _with_channels(pixels_NHWC: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
+def with_channels(pixels_NHWC: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
+    """Images (N, H, W, C) of so many channels: colour becomes luma, grey is repeated; None leaves them as they are."""
     if channels is None or channels == pixels_NHWC.shape[-1]:
         return pixels_NHWC
     if channels == 3:
         return np.repeat(pixels_NHWC, 3, axis=-1)
     return (pixels_NHWC @ _LUMA).round().astype(np.uint8)[..., None]
+
+
+def list_skipped(skipped: Sequence[Skipped]) -> str:
+    """The first few files that were left out, each with its reason, in one line."""
+    shown = "; ".join(f"{item.name} ({item.reason})" for item in skipped[:5])
+    return shown if len(skipped) <= 5 else f"{shown}; and {len(skipped) - 5} more"
+
+
+def unusable(source: str | Path, path: Path, *, rule: str) -> DataError:
+    """The error for a source that is none of what `rule` lists, with the near name of a demo set or a neighbour."""
+    if path.exists():
+        return DataError(f"{rule}, but {str(source)!r} is another kind of file; pass the folder that holds it")
+    parent = path.parent
+    if not parent.is_dir():
+        return DataError(f"{rule}, but {str(source)!r} does not exist; neither does its parent folder {str(parent)!r}")
+    beside = [
+        item.name
+        for item in parent.iterdir()
+        if not item.name.startswith(".") and (item.is_dir() or item.suffix.lower() in ARRAY_SUFFIXES)
+    ]
+    # A bare word may be a misspelt demo set or a folder here; a path with folders in it is no demo set.
+    known = [*beside, *(demo_names() if len(path.parts) == 1 else ())]
+    return DataError(f"{rule}, but {str(source)!r} does not exist.{nearest(path.name, known)}")
 
 
 def _labels(classes: Sequence[str] | None) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
@@ -192,25 +217,3 @@ def _digest(images_NCHW: Tensor, names: Sequence[str], *, masks_NHW: Tensor | No
         digest.update(b"masks")
         digest.update(np.packbits(masks_NHW.numpy()).tobytes())
     return digest.hexdigest()
-
-
-def _list_skipped(skipped: Sequence[Skipped]) -> str:
-    shown = "; ".join(f"{item.name} ({item.reason})" for item in skipped[:5])
-    return shown if len(skipped) <= 5 else f"{shown}; and {len(skipped) - 5} more"
-
-
-def _unusable(source: str | Path, path: Path) -> DataError:
-    rule = "data must be a folder of images, an .npy or .npz file, or the name of a demo set"
-    if path.exists():
-        return DataError(f"{rule}, but {str(source)!r} is another kind of file; pass the folder that holds it")
-    parent = path.parent
-    if not parent.is_dir():
-        return DataError(f"{rule}, but {str(source)!r} does not exist; neither does its parent folder {str(parent)!r}")
-    beside = [
-        item.name
-        for item in parent.iterdir()
-        if not item.name.startswith(".") and (item.is_dir() or item.suffix.lower() in ARRAY_SUFFIXES)
-    ]
-    # A bare word may be a misspelt demo set or a folder here; a path with folders in it is no demo set.
-    known = [*beside, *(demo_names() if len(path.parts) == 1 else ())]
-    return DataError(f"{rule}, but {str(source)!r} does not exist.{nearest(path.name, known)}")

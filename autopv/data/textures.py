@@ -35,7 +35,7 @@ _TILES_PER_SIDE, _TILE_PX = 6, 85
 NUM_TILES = _TILES_PER_SIDE**2
 # Side of a crop within its tile, and of the finished image.
 _CROP_PX = (64, _TILE_PX)
-_NATIVE_PX = 96
+NATIVE_PX = 96
 _BRIGHTNESS = (0.8, 1.2)
 
 
@@ -112,7 +112,7 @@ def _make_image(tile_HW: NDArray[np.uint8], *, kind: str, name: str) -> tuple[ND
     top, left = random.randint(0, _TILE_PX - side + 1, 2)
     # Cut before it is resized: Pillow's filters would reach beyond a box into the next tile.
     crop = Image.fromarray(np.ascontiguousarray(tile_HW[top : top + side, left : left + side]))
-    native = np.asarray(crop.resize((_NATIVE_PX, _NATIVE_PX), Image.Resampling.BICUBIC)) / 255
+    native = np.asarray(crop.resize((NATIVE_PX, NATIVE_PX), Image.Resampling.BICUBIC)) / 255
     for axis in (0, 1):
         if random.uniform() < 0.5:
             native = np.flip(native, axis)

@@ -1,34 +1,39 @@
-"""Feature extractors: what turns images into the vectors that metrics compare."""
+"""What every feature extractor is: a network that turns images into the vectors that metrics compare."""
 
 import math
 from abc import ABC, abstractmethod
-from functools import cache
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autopv.errors import MetricError, nearest
+from autopv.errors import MetricError
 
-# Fixed, so that the same images give the same bits whatever the caller's batches were.
-_CHUNK = 64
 # Samples come clamped, resized images by float32 arithmetic: more than this beyond [0, 1] is another range by mistake.
 _RANGE_SLACK = 1e-3
-_DEFAULT_INPUT_SIZE_PX = 128
 
 
 class Extractor(ABC):
-    """A frozen network: images in [0, 1] of any size with 1, 3 or 4 channels -> float32 features."""
+    """A frozen network: images in [0, 1] of any size with 1, 3 or 4 channels -> float32 features.
+
+    Pickled, it is its `spec` alone: the process that reads it loads the network itself.
+    """
 
     name: str
     num_features: int
     # Features of another precision are another metric (bf16 against fp32: distance 3 where 0 is meant).
     precision: str = "fp32"
+    default_input_size_px: int = 128
+    # Fixed, so that the same images give the same bits whatever the caller's batches were.
+    chunk_size: int = 64
 
     def __init__(self, *, input_size_px: int) -> None:
         if not 32 <= input_size_px <= 1024:
             raise MetricError(f"32 <= input_size_px <= 1024 must hold, but got input_size_px={input_size_px}")
         self.input_size_px = input_size_px
+        self.spec = self.name
+        """What `load_extractor` makes it from again."""
 
     @property
     @abstractmethod
@@ -37,43 +42,46 @@ class Extractor(ABC):
 
     @abstractmethod
     def forward_rgb(self, images_BCHW: Tensor) -> Tensor:
-        """Features (B, num_features) of RGB images in [0, 1], already of the input size, on the images' device."""
+        """Features (B, num_features) of what `fit` returned, in three channels, on the images' device."""
+
+    def fit(self, images_BCHW: Tensor) -> Tensor:
+        """The images (RGB, or grey in one channel) in the size that the network takes: here, the input size."""
+        return resize(images_BCHW, size_px=self.input_size_px)
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """Features (B, num_features), float32 on the CPU, computed on the images' device.
 
         Grey images are repeated to three channels; a fourth channel is alpha, laid over white.
-        Raises: MetricError for images that are not finite, not in [0, 1], or of another layout.
+        Raises: MetricError for images that are not finite, not in [0, 1], or of another layout, and for features that
+            are not finite.
         """
         check_images(images_BCHW)
-        rows = [self._features_of_chunk(chunk_BCHW) for chunk_BCHW in torch.split(images_BCHW, _CHUNK)]
-        return torch.cat(rows) if rows else torch.zeros(0, self.num_features)
+        if len(images_BCHW) == 0:
+            return torch.zeros(0, self.num_features)
+        return torch.cat([self._features_of_chunk(chunk) for chunk in torch.split(images_BCHW, self.chunk_size)])
+
+    def __reduce__(self) -> tuple[Callable[[str, int, str], "Extractor"], tuple[str, int, str]]:
+        return _load_again, (self.spec, self.input_size_px, self.digest)
 
     def _features_of_chunk(self, images_BCHW: Tensor) -> Tensor:
         # cuDNN would otherwise convolve in TF32, which is not the precision that this extractor names.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            images_BCHW = resize(_to_rgb(images_BCHW.to(torch.float32)), size_px=self.input_size_px)
-            features_BD = self.forward_rgb(images_BCHW).float().cpu()
+            # Grey stays one channel until it has been resized.
+            images_BCHW = self.fit(_over_white(images_BCHW.to(torch.float32)))
+            features_BD = self.forward_rgb(images_BCHW.expand(-1, 3, -1, -1)).float().cpu()
+        if features_BD.shape != (len(images_BCHW), self.num_features):
+            raise MetricError(
+                f"the extractor {self.name!r} must return ({len(images_BCHW)}, {self.num_features}) features for "
+                f"{len(images_BCHW)} images, but returned {tuple(features_BD.shape)}"
+            )
+        bad = int((~features_BD.isfinite().all(dim=1)).sum())
+        if bad:
+            raise MetricError(
+                f"features must be finite, but the extractor {self.name!r} gave nan or inf for {bad} of "
+                f"{len(features_BD)} images; its network does not suit them"
+            )
         # A clone made outside inference mode is an ordinary tensor again.
         return features_BD.clone()
-
-
-def extractor_names() -> tuple[str, ...]:
-    """The names that `load_extractor` knows."""
-    return ("lite0",)
-
-
-@cache
-def load_extractor(name: str, *, input_size_px: int | None = None) -> Extractor:
-    """The named extractor, loaded once per process.
-
-    Raises: MetricError for an unknown name, or weights that are missing or not the expected ones.
-    """
-    if name not in extractor_names():
-        raise MetricError(f"unknown feature extractor {name!r}.{nearest(name, extractor_names())}")
-    from autopv.metrics.lite0 import Lite0Extractor
-
-    return Lite0Extractor(input_size_px=_DEFAULT_INPUT_SIZE_PX if input_size_px is None else input_size_px)
 
 
 def check_images(images_BCHW: Tensor) -> None:
@@ -100,10 +108,21 @@ def resize(images_BCHW: Tensor, *, size_px: int) -> Tensor:
     return images_BCHW.clamp(0, 1)
 
 
-def _to_rgb(images_BCHW: Tensor) -> Tensor:
-    if images_BCHW.shape[1] == 1:
-        return images_BCHW.expand(-1, 3, -1, -1)
-    if images_BCHW.shape[1] == 4:
-        alpha_B1HW = images_BCHW[:, 3:]
-        return images_BCHW[:, :3] * alpha_B1HW + (1 - alpha_B1HW)
-    return images_BCHW
+def _over_white(images_BCHW: Tensor) -> Tensor:
+    if images_BCHW.shape[1] != 4:
+        return images_BCHW
+    alpha_B1HW = images_BCHW[:, 3:]
+    return images_BCHW[:, :3] * alpha_B1HW + (1 - alpha_B1HW)
+
+
+def _load_again(spec: str, input_size_px: int, digest: str) -> Extractor:
+    # Extractors know the registry only here, where one comes out of a pickle.
+    from autopv.metrics.extractors import load_extractor
+
+    extractor = load_extractor(spec, input_size_px=input_size_px)
+    if extractor.digest != digest:
+        raise MetricError(
+            f"the extractor {spec!r} must be the one that was sent (digest {digest[:12]}), but this process loads "
+            f"{extractor.digest[:12]}; give all processes the same weights and the same version of autopv"
+        )
+    return extractor

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from autopv.errors import MetricError
+from autopv.metrics.checks import check_features, check_pair
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,7 +37,7 @@ class Moments:
 
 def feature_moments(features_ND: Tensor) -> Moments:
     """Mean and unbiased covariance of the features."""
-    _check_features(features_ND, "features_ND")
+    check_features(features_ND, "features_ND")
     mean_D, centred_ND = _centre(features_ND)
     return Moments(mean_D=mean_D, covariance_DD=centred_ND.T @ centred_ND / (len(features_ND) - 1))
 
@@ -46,16 +47,38 @@ def frechet_distance(features_a_ND: Tensor, features_b_MD: Tensor) -> float:
 
     Raises: MetricError for features that are not finite, too few, or of unequal width.
     """
-    _check_features(features_a_ND, "features_a_ND")
-    _check_features(features_b_MD, "features_b_MD")
-    if features_a_ND.shape[1] != features_b_MD.shape[1]:
-        raise MetricError(
-            "both sets must have the same number of features, but got "
-            f"{features_a_ND.shape[1]} and {features_b_MD.shape[1]}; were they made by the same extractor?"
-        )
-    mean_a_D, factor_a = _mean_and_factor(features_a_ND)
-    mean_b_D, factor_b = _mean_and_factor(features_b_MD)
+    check_pair(features_a_ND, features_b_MD)
+    mean_a_D, factor_a, _ = _mean_and_factor(features_a_ND)
+    mean_b_D, factor_b, _ = _mean_and_factor(features_b_MD)
     return _distance_of_factors(mean_a_D - mean_b_D, factor_a, factor_b)
+
+
+def frechet_distance_with_influences(features_a_ND: Tensor, features_b_MD: Tensor) -> tuple[float, Tensor, Tensor]:
+    """The Fréchet distance, and how far each image of either set moves it (two vectors, as `Estimate` takes them).
+
+    With centred features x and the singular value decomposition F_a F_b^T = U S V^T, an image of b moves the distance
+    by (|x|^2 - 2 shift.x) / m - sum_k S_k V_ik^2: all of it comes from one decomposition of the size of the sets.
+    Raises: MetricError as `frechet_distance` does.
+    """
+    check_pair(features_a_ND, features_b_MD)
+    mean_a_D, factor_a, basis_a = _mean_and_factor(features_a_ND)
+    mean_b_D, factor_b, basis_b = _mean_and_factor(features_b_MD)
+    shift_D = mean_a_D - mean_b_D
+    left, singular_K, right_t = torch.linalg.svd(factor_a @ factor_b.T, full_matrices=False)
+    spread = factor_a.square().sum() + factor_b.square().sum()
+    value = max(0.0, float(shift_D.square().sum() + spread - 2 * singular_K.sum()))
+    sides = (
+        (factor_a, basis_a, left, len(features_a_ND), shift_D),
+        (factor_b, basis_b, right_t.T, len(features_b_MD), -shift_D),
+    )
+    influences = []
+    for factor, basis, vectors, num, away_D in sides:
+        rows_ND = factor if basis is None else basis @ factor
+        rows_NK = vectors if basis is None else basis @ vectors
+        scale = (num - 1) ** 0.5
+        moved_N = rows_ND.square().sum(dim=1) + 2 * scale / num * (rows_ND @ away_D) - rows_NK.square() @ singular_K
+        influences.append(moved_N - moved_N.mean())
+    return value, influences[0], influences[1]
 
 
 def frechet_distance_of_moments(a: Moments, b: Moments) -> float:
@@ -77,13 +100,15 @@ def _distance_of_factors(shift_D: Tensor, factor_a: Tensor, factor_b: Tensor) ->
     return max(0.0, float(shift_D.square().sum() + spread - 2 * overlap))
 
 
-def _mean_and_factor(features_ND: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_factor(features_ND: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mean, factor F of the covariance, and Q where the rows of F are not the images: then those are Q F."""
     mean_D, centred_ND = _centre(features_ND)
     factor: Tensor = centred_ND / (len(centred_ND) - 1) ** 0.5
     if factor.shape[0] > factor.shape[1]:
         # R of a QR decomposition has the same covariance in D rows: singular values of 50,000 images stay affordable.
-        factor = torch.linalg.qr(factor, mode="r").R
-    return mean_D, factor
+        basis, factor = torch.linalg.qr(factor, mode="reduced")
+        return mean_D, factor, basis
+    return mean_D, factor, None
 
 
 def _factor_of(covariance_DD: Tensor) -> Tensor:
@@ -97,18 +122,3 @@ def _centre(features_ND: Tensor) -> tuple[Tensor, Tensor]:
     features_ND = features_ND.detach().to("cpu", torch.float64)
     mean_D = features_ND.mean(dim=0)
     return mean_D, features_ND - mean_D
-
-
-def _check_features(features_ND: Tensor, where: str) -> None:
-    if features_ND.ndim != 2 or not features_ND.is_floating_point():
-        raise MetricError(
-            f"features must be a floating-point matrix (images, features), but {where} is "
-            f"{features_ND.dtype} with shape {tuple(features_ND.shape)}"
-        )
-    if len(features_ND) < 2:
-        raise MetricError(f"a covariance needs at least 2 images, but {where} holds {len(features_ND)}")
-    bad = int((~features_ND.isfinite().all(dim=1)).sum())
-    if bad:
-        raise MetricError(
-            f"features must be finite, but {bad} of the {len(features_ND)} rows of {where} hold nan or inf"
-        )

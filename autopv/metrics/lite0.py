@@ -5,6 +5,7 @@ head), with TensorFlow's "SAME" padding; the twin of timm's `tf_efficientnet_lit
 """
 
 import hashlib
+import io
 import os
 from functools import cached_property
 from pathlib import Path
@@ -82,14 +83,16 @@ def find_weights() -> Path:
 
 
 def _load_network(path: Path) -> "_Lite0":
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    # Read once: what was hashed is what is loaded.
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
     if found != WEIGHTS_SHA256:
         raise MetricError(
             f"the weights of 'lite0' must have sha256 {WEIGHTS_SHA256}, but {path} has {found}; "
             f"reinstall {WEIGHTS_PACKAGE} or correct ${WEIGHTS_VARIABLE}"
         )
     network = _Lite0()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     network.eval().requires_grad_(False)
     _fold_norms(network)
     network.to(memory_format=torch.channels_last)

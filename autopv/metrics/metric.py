@@ -12,16 +12,44 @@ import torch
 from torch import Tensor
 
 from autopv.errors import MetricError, nearest
-from autopv.metrics.features import Extractor, load_extractor
-from autopv.metrics.frechet import frechet_distance
+from autopv.metrics.extractors import load_extractor
+from autopv.metrics.features import Extractor
+from autopv.metrics.frechet import frechet_distance, frechet_distance_with_influences
+from autopv.metrics.kernel import kernel_distance, kernel_distance_with_influences
 
 _HEADER_KEY = "autopv-metric"
-# Metric name -> feature extractor; the distance is the Fréchet distance.
-_EXTRACTORS = {"fd_lite0": "lite0"}
+# The official names of what the Inception network measures; all others are `fd_` or `kid_` and an extractor.
+_OFFICIAL = {"fid": "fd_inception", "fid_legacy": "fd_inception-legacy", "kid": "kid_inception"}
+_SHIPPED = ("fd_lite0", "kid_lite0", *_OFFICIAL)
+# Tables of papers give KID in thousandths, and so do all numbers here.
+KID_SCALE = 1000.0
 # Little images hold nothing that a larger input would show, and a 64 px input is six times as fast as 128 px.
 _SMALL_IMAGE_PX = 32
 _SMALL_INPUT_PX = 64
 _LARGE_INPUT_PX = 128
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """A metric's name taken apart: which distance (`fd` or `kid`), in the features of which extractor."""
+
+    name: str
+    distance: str
+    extractor: str
+
+    @classmethod
+    def parse(cls, name: str) -> "MetricName":
+        """`fid`, `kid`, or `fd_` or `kid_` followed by an extractor's name (as `load_extractor` takes it).
+
+        Raises: MetricError for anything else. Whether the extractor exists is found out when it is loaded.
+        """
+        distance, _, extractor = _OFFICIAL.get(name, name).partition("_")
+        if distance not in ("fd", "kid") or not extractor:
+            raise MetricError(
+                f"unknown metric {name!r}: a metric is fid or kid (official Inception), or fd_EXTRACTOR or "
+                f"kid_EXTRACTOR.{nearest(name, _SHIPPED)}"
+            )
+        return cls(name=name, distance=distance, extractor=extractor)
 
 
 @dataclass(frozen=True)
@@ -33,10 +61,17 @@ class MetricIdentity:
     extractor_digest: str
     input_size_px: int
     precision: str
+    # Of real images, in the reference and on the floor's other side.
     num_images: int
     data_digest: str
     # The reference images themselves: the search and the final split of one data set are different yardsticks.
     reference_digest: str = ""
+    # Of generated images, and of the real ones that stand in their place on the floor; 0 means num_images.
+    num_generated: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_generated == 0:
+            object.__setattr__(self, "num_generated", self.num_images)
 
     def check_comparable(self, other: "MetricIdentity") -> None:
         """Nothing, when numbers of both may be compared; else raises MetricError naming what differs."""
@@ -62,7 +97,7 @@ class MetricIdentity:
         for key in values:
             if key not in known:
                 raise MetricError(f"unknown key {key!r} in a metric identity.{nearest(key, known)}")
-        missing = sorted(known - set(values) - {"reference_digest"})
+        missing = sorted(known - set(values) - {"reference_digest", "num_generated"})
         if missing:
             raise MetricError(f"a metric identity must have {', '.join(missing)}, but got {', '.join(sorted(values))}")
         return cls(**values)
@@ -94,19 +129,20 @@ class LastFrameMetric:
                 f"but got {len(reference_features_ND)}"
             )
         self.identity = identity
+        self._distance = MetricName.parse(identity.name).distance
         self._reference_features_ND = reference_features_ND
 
-    def distance(self, images_NCHW: Tensor) -> float:
-        """The Fréchet distance of exactly `identity.num_images` images (float in [0, 1]; uint8 is rescaled).
+    def distance(self, images_MCHW: Tensor) -> float:
+        """The distance of exactly `identity.num_generated` images (float in [0, 1]; uint8 is rescaled); KID x 1000.
 
         Raises: MetricError for another number of images (the distance depends on it) or for images that are not finite.
         """
-        if len(images_NCHW) != self.identity.num_images:
+        if len(images_MCHW) != self.identity.num_generated:
             raise MetricError(
-                f"{self.identity.name} is defined at n = {self.identity.num_images} and changes with n, "
-                f"but got {len(images_NCHW)} images; pass {self.identity.num_images}"
+                f"{self.identity.name} is defined at n = {self.identity.num_generated} and changes with n, "
+                f"but got {len(images_MCHW)} images; pass {self.identity.num_generated}"
             )
-        return frechet_distance(self._reference_features_ND, self._extractor().features(_as_float(images_NCHW)))
+        return self._of_images(images_MCHW)
 
     def measure(self, images_NCHW: Tensor) -> Measurement:
         """`distance`, together with the identity it holds for."""
@@ -115,14 +151,16 @@ class LastFrameMetric:
     def floor_against(self, images_NCHW: Tensor) -> float:
         """The distance of real images, disjoint from the reference: what a perfect generator could reach.
 
-        Of more than `identity.num_images` images, that many are taken at even steps.
+        Of more than `identity.num_generated` images, that many are taken at even steps. A kernel distance, which has no
+        bias, makes do with fewer. Raises: MetricError for too few images.
         """
-        if len(images_NCHW) < self.identity.num_images:
+        wanted, given = self.identity.num_generated, len(images_NCHW)
+        if given < wanted and self._distance == "fd":
             raise MetricError(
-                f"the floor needs as many real images as the reference has (n = {self.identity.num_images}), "
-                f"but got {len(images_NCHW)}; make the metric with num_images={len(images_NCHW)}"
+                f"the floor needs as many real images as are generated (n = {wanted}), but got {given}; "
+                f"make the metric with num_generated={given}"
             )
-        return self.distance(evenly(images_NCHW, count=self.identity.num_images))
+        return self._of_images(evenly(images_NCHW, count=min(wanted, given)))
 
     def save(self, path: Path) -> None:
         """Writes the reference features and the identity to one safetensors file, whole or not at all."""
@@ -146,6 +184,10 @@ class LastFrameMetric:
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise MetricError(f"{path} cannot be read as the references of a metric: {error}") from error
 
+    def _of_images(self, images_MCHW: Tensor) -> float:
+        features_MD = self._extractor().features(as_float(images_MCHW))
+        return distance_of_features(self._reference_features_ND, features_MD, distance=self._distance)
+
     def _extractor(self) -> Extractor:
         extractor = load_extractor(self.identity.extractor, input_size_px=self.identity.input_size_px)
         if extractor.digest != self.identity.extractor_digest:
@@ -156,9 +198,39 @@ class LastFrameMetric:
         return extractor
 
 
+def distance_of_features(features_a_ND: Tensor, features_b_MD: Tensor, *, distance: str) -> float:
+    """The Fréchet distance (`fd`), or the kernel distance x 1000 (`kid`), between two sets of features."""
+    if distance == "fd":
+        return frechet_distance(features_a_ND, features_b_MD)
+    return KID_SCALE * kernel_distance(features_a_ND, features_b_MD)
+
+
+def estimate_of_features(
+    features_a_ND: Tensor, features_b_MD: Tensor, *, distance: str
+) -> tuple[float, Tensor, Tensor]:
+    """`distance_of_features`, and the influence of every image of either set on it, as `Estimate` takes them."""
+    if distance == "fd":
+        return frechet_distance_with_influences(features_a_ND, features_b_MD)
+    value, influence_a_N, influence_b_M = kernel_distance_with_influences(features_a_ND, features_b_MD)
+    return KID_SCALE * value, KID_SCALE * influence_a_N, KID_SCALE * influence_b_M
+
+
 def metric_names() -> tuple[str, ...]:
-    """The names that `make_metric` knows."""
-    return tuple(_EXTRACTORS)
+    """The names of the metrics that need nothing of the user's; `fd_` and `kid_` take any extractor besides."""
+    return _SHIPPED
+
+
+def metric_name(distance: str, extractor: str) -> str:
+    """The name of a distance (`fd` or `kid`) in the features of an extractor; the inverse of `MetricName.parse`."""
+    name = f"{distance}_{extractor}"
+    return next((official for official, meant in _OFFICIAL.items() if meant == name), name)
+
+
+def default_input_size_px(extractor: str, *, image_size_px: int) -> int | None:
+    """What images of this side are resized to for an extractor; None leaves it to the extractor."""
+    if extractor != "lite0":
+        return None
+    return _SMALL_INPUT_PX if image_size_px <= _SMALL_IMAGE_PX else _LARGE_INPUT_PX
 
 
 def make_metric(
@@ -167,36 +239,42 @@ def make_metric(
     *,
     data_digest: str,
     num_images: int | None = None,
+    num_generated: int | None = None,
     input_size_px: int | None = None,
 ) -> LastFrameMetric:
     """The named metric against the reference images (uint8, or float in [0, 1]).
 
     num_images: the n of the metric, at most the number of reference images (the default); fewer are taken at even
-    steps, so that both sides of a distance, and of its floor, have the same n.
-    input_size_px: what images are resized to for the extractor; default 64 for images up to 32 px, else 128.
+    steps. num_generated: the n of what is measured; default as many.
+    input_size_px: what images are resized to for the extractor; default, for lite0, 64 for images up to 32 px and
+    else 128; for others, what they are made for.
     """
-    if name not in _EXTRACTORS:
-        raise MetricError(f"unknown metric {name!r}.{nearest(name, _EXTRACTORS)}")
+    parsed = MetricName.parse(name)
     available = len(reference_images_NCHW)
     num_images = available if num_images is None else num_images
+    num_generated = num_images if num_generated is None else num_generated
     if not 2 <= num_images <= available:
         raise MetricError(
             f"2 <= num_images <= number of reference images must hold, but got num_images={num_images} "
             f"and {available} reference images"
         )
+    if num_generated < 2:
+        raise MetricError(f"num_generated >= 2 must hold, but got num_generated={num_generated}")
     if input_size_px is None:
-        small = max(reference_images_NCHW.shape[-2:]) <= _SMALL_IMAGE_PX
-        input_size_px = _SMALL_INPUT_PX if small else _LARGE_INPUT_PX
-    extractor = load_extractor(_EXTRACTORS[name], input_size_px=input_size_px)
-    reference_images_NCHW = evenly(_as_float(reference_images_NCHW), count=num_images)
+        side_px = max(reference_images_NCHW.shape[-2:])
+        input_size_px = default_input_size_px(parsed.extractor, image_size_px=side_px)
+    extractor = load_extractor(parsed.extractor, input_size_px=input_size_px)
+    reference_images_NCHW = evenly(as_float(reference_images_NCHW), count=num_images)
     return LastFrameMetric(
         identity=MetricIdentity(
-            name=name,
-            extractor=extractor.name,
+            # A file's path has become absolute: the name must mean the same in any folder.
+            name=name if extractor.spec == parsed.extractor else metric_name(parsed.distance, extractor.spec),
+            extractor=extractor.spec,
             extractor_digest=extractor.digest,
-            input_size_px=input_size_px,
+            input_size_px=extractor.input_size_px,
             precision=extractor.precision,
             num_images=num_images,
+            num_generated=num_generated,
             data_digest=data_digest,
             reference_digest=_digest(reference_images_NCHW),
         ),
@@ -209,7 +287,8 @@ def evenly(images_NCHW: Tensor, *, count: int) -> Tensor:
     return images_NCHW[torch.arange(count) * len(images_NCHW) // count]
 
 
-def _as_float(images_NCHW: Tensor) -> Tensor:
+def as_float(images_NCHW: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]."""
     return images_NCHW.to(torch.float32) / 255 if images_NCHW.dtype == torch.uint8 else images_NCHW
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autopv.data.tensors import to_float, to_uint8
 from autopv.errors import DataError, PolicyError
-from autopv.metrics.features import load_extractor
+from autopv.metrics.extractors import load_extractor
 from autopv.policy import Policy
 from autopv.policy.ops.base import Op
 from autopv.profile.probe import MAX_RADIUS, fitting_radius, probe

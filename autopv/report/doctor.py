@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def doctor_lines() -> Iterator[str]:
     for package in ("torch", "torchvision", "ray", "optuna", "kornia", "clean-fid"):
         yield _package(package)
     yield _check("extractor weights lite0, for the metric fd_lite0", _load_lite0)
+    yield _check("extractor weights inception, for the metric fid", _find_inception)
+    yield from _user_extractor_lines()
     yield _check("demo data elpv", _find_elpv)
     yield _check("demo data textures", _find_textures)
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
@@ -50,9 +53,28 @@ def _check(what: str, action: Callable[[], object]) -> str:
 
 
 def _load_lite0() -> None:
-    from autopv.metrics.features import load_extractor
+    from autopv.metrics.extractors import load_extractor
 
     load_extractor("lite0", input_size_px=64)
+
+
+def _find_inception() -> None:
+    from autopv.metrics.inception import official_weights
+    from autopv.metrics.weights import read_weights
+
+    read_weights(official_weights(), download=False)
+
+
+def _user_extractor_lines() -> Iterator[str]:
+    from autopv.metrics.extractors import load_extractor, user_entry_points
+
+    try:
+        points = user_entry_points()
+    except AutopvError as error:
+        yield f"missing  extractors of installed packages: {error}"
+        return
+    for name, point in points.items():
+        yield _check(f"extractor {name} ({point.value})", partial(load_extractor, name))
 
 
 def _find_elpv() -> None:

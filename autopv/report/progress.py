@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from autopv.report.numbers import distance_text
 from autopv.search.budget import Budget, device_time_text, rounded_up
 from autopv.training.trainer import TrainingProgress
 from autopv.verify.statistics import MIN_BLOCKS
@@ -64,11 +65,11 @@ class ProgressLines:
         if fraction >= 1:
             if self._best is None or distance < self._best[0]:
                 self._best = (distance, label)
-            best = f"best so far {self._best[0]:.1f} ({self._best[1]})"
-            self._line(f"{label:<14} full compute  distance {distance:8.1f}   {best}")
+            best = f"best so far {distance_text(self._best[0])} ({self._best[1]})"
+            self._line(f"{label:<14} full compute  distance {distance_text(distance):>8}   {best}")
         else:
             fate = "goes on" if event["goes_on"] else "stopped here"
-            self._line(f"{label:<14} rung {fraction:>4.0%}     distance {distance:8.1f}   {fate}")
+            self._line(f"{label:<14} rung {fraction:>4.0%}     distance {distance_text(distance):>8}   {fate}")
 
     def _on_item_ended(self, event: Mapping[str, Any]) -> None:
         self._under_way.pop(event["key"], None)
@@ -98,7 +99,8 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
     metric = event["metric"]
     lines = [
         f"{event['num_images']} images ({train} train, {search} search, {final} final"
-        + f"); metric {metric['name']} at {metric['input_size_px']} px input, n = {metric['num_images']}"
+        + f"); metric {metric['name']} at {metric['input_size_px']} px input, n = {metric['num_images']}",
+        f"this metric: {event['metric_reason']}",
     ]
     if event["num_defective"] is not None:
         lines.append(f"defect masks: {event['num_defective']} images have a marked defect")

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from autopv.errors import RunFolderError
+from autopv.report.numbers import distance_text
 from autopv.search.budget import Budget
 from autopv.search.ledger import Ledger
 from autopv.search.run_folder import RunFolder
 from autopv.search.study import read_records
+
+# Beside excesses and intervals a seed's distance needs no digit after the point from here on.
+_COARSE = 100
 
 
 def read_result(folder: RunFolder) -> Mapping[str, Any]:
@@ -71,9 +75,8 @@ def status_text(folder: RunFolder) -> str:
         f"other {_share(use['other'], spent)})",
         f"Trials: {_trial_counts([{'state': record.state} for record in records])}; verification runs: {len(verified)}",
     ]
-    complete = sorted((r for r in records if r.distance is not None), key=lambda r: r.distance or 0.0)
-    for record in complete[:5]:
-        lines.append(f"  {record.label:<16} {record.distance:9.1f}  {record.policy.describe()}")
+    complete = sorted((r.distance, r.label, r.policy.describe()) for r in records if r.distance is not None)
+    lines += [f"  {label:<16} {distance_text(distance):>9}  {policy}" for distance, label, policy in complete[:5]]
     if phase != "done":
         lines.append(f"To go on after an interruption: autopv resume {folder.path}")
     return "\n".join(lines)
@@ -89,12 +92,15 @@ def _arms_table(result: Mapping[str, Any]) -> str:
         else:
             change = f"{-100 * c['gain']:+.1f}%"
             interval = "" if c["gain_low"] is None else f"[{-100 * c['gain_high']:+.0f}%, {-100 * c['gain_low']:+.0f}%]"
-        seeds = " ".join("failed" if d is None else f"{d:.0f}" for d in verdict["per_seed"][c["arm"]])
-        rows.append([c["arm"], f"{c['mean_excess']:.1f}", change, interval, seeds, policies[c["arm"]]])
+        seeds = " ".join(
+            "failed" if d is None else (f"{d:.0f}" if d >= 100 else distance_text(d))
+            for d in verdict["per_seed"][c["arm"]]
+        )
+        rows.append([c["arm"], distance_text(c["mean_excess"]), change, interval, seeds, policies[c["arm"]]])
     metric = result["metrics"]["final"]
     head = (
         f"Verification on the final split: {metric['name']} ({metric['input_size_px']} px, "
-        f"n = {metric['num_images']}), floor {verdict['floor']:.1f}; {len(verdict['seeds'])} fresh "
+        f"n = {metric['num_images']}), floor {distance_text(verdict['floor'])}; {len(verdict['seeds'])} fresh "
         f"seed{'s' * (len(verdict['seeds']) > 1)} per arm, "
         f"{result['settings']['trial_steps']} image-only steps' worth of compute each"
     )
@@ -102,12 +108,15 @@ def _arms_table(result: Mapping[str, Any]) -> str:
 
 
 def _trials_table(result: Mapping[str, Any]) -> str:
+    floor = result["floors"]["search"]
     complete = sorted((t for t in result["trials"] if t["distance"] is not None), key=lambda t: t["distance"])
-    rows = [
-        [t["control"] or t["key"], f"{t['distance'] - result['floors']['search']:.1f}", t["policy"]] for t in complete
-    ]
-    head = f"Trials at full compute on the search split (one seed each; floor {result['floors']['search']:.1f})"
+    rows = [[t["control"] or t["key"], distance_text(t["distance"] - floor), t["policy"]] for t in complete]
+    head = f"Trials at full compute on the search split (one seed each; floor {distance_text(floor)})"
     return head + "\n" + _table(["trial", "excess", "policy"], rows)
+
+
+def _seed_text(distance: float) -> str:
+    return f"{distance:.0f}" if distance >= _COARSE else distance_text(distance)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -96,8 +96,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         num_images=len(material.image_set),
         model=request.model,
         preset=request.preset,
-        metric=request.metric,
-        metric_num_images=material.num_measured,
+        metric=metric.identity.name,
+        metric_num_images=material.choice.num_images,
         space=space.name,
         space_digest=space.digest,
         budget=str(request.budget),
@@ -135,6 +135,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             left_out_ops=left_out,
             splits=[len(material.images(split)) for split in ("train", "search", "final")],
             metric=metric.identity.to_dict(),
+            metric_reason=material.choice.reason,
         )
         _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:

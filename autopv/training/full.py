@@ -33,6 +33,7 @@ class TrainRequest(Setup):
 class TrainResult:
     """What a full training came to: its last-frame distance on the search split, and the floor there."""
 
+    metric: str
     distance: float
     floor: float
     num_images: int
@@ -72,6 +73,7 @@ def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgres
         save_checkpoint(trainer, request.out)
     request.policy.save(request.out / "policy.json", overwrite=True)
     return TrainResult(
+        metric=metric.identity.name,
         distance=measure(model, metric, seed=request.seed),
         floor=material.floor("search"),
         num_images=metric.identity.num_images,

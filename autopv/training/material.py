@@ -6,6 +6,7 @@ from torch import Tensor
 
 from autopv.data.images import ImageSet, load_images
 from autopv.data.splits import Splits, split_images
+from autopv.metrics.choice import AUTO, MetricChoice, choose_metric
 from autopv.metrics.metric import LastFrameMetric, make_metric
 from autopv.models.base import default_size_px
 
@@ -21,7 +22,7 @@ class Setup:
     strict: bool = False
     model: str = "hvae"
     preset: str = "tiny"
-    metric: str = "fd_lite0"
+    metric: str = AUTO
     seed: int = 0
 
     @property
@@ -35,7 +36,11 @@ class Material:
 
     def __init__(self, image_set: ImageSet, *, splits: Splits, metric: str) -> None:
         self.image_set, self.splits = image_set, splits
-        self._metric = metric
+        self.choice: MetricChoice = choose_metric(
+            metric,
+            num_images=min(len(splits.train), len(splits.search), len(splits.final)),
+            num_train=len(splits.train),
+        )
         self._metrics: dict[str, LastFrameMetric] = {}
 
     @classmethod
@@ -62,16 +67,15 @@ class Material:
         indices: Tensor = getattr(self.splits, split)
         return self.image_set.masks_NHW[indices]
 
-    @property
-    def num_measured(self) -> int:
-        """The n of every distance: what each split can serve."""
-        return min(len(self.splits.train), len(self.splits.search), len(self.splits.final))
-
     def metric(self, split: str) -> LastFrameMetric:
         """The last-frame distance from the images of one split."""
         if split not in self._metrics:
             self._metrics[split] = make_metric(
-                self._metric, self.images(split), data_digest=self.image_set.digest, num_images=self.num_measured
+                self.choice.name,
+                self.images(split),
+                data_digest=self.image_set.digest,
+                num_images=self.choice.num_images,
+                num_generated=self.choice.num_generated,
             )
         return self._metrics[split]
 

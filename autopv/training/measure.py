@@ -26,4 +26,4 @@ def measure(model: VideoGenerator, metric: LastFrameMetric, *, seed: int) -> flo
     Raises:
         MetricError: the samples are not finite.
     """
-    return metric.distance(sample_images(model, num_images=metric.identity.num_images, seed=seed))
+    return metric.distance(sample_images(model, num_images=metric.identity.num_generated, seed=seed))

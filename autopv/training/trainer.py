@@ -108,7 +108,7 @@ class Trainer:
                 "masks (an MVTec-style tree, or masks beside the images), or take another policy"
             )
         used_masks_NHW = masks_NHW if "masks" in policy.needs else None
-        self.data_digest = _digest(images_NCHW, used_masks_NHW)
+        self.data_digest = training_digest(images_NCHW, used_masks_NHW)
         self.learner = Learner(model, plan=plan)
         self.steps_done = 0
         self.look: Look | None = None
@@ -275,7 +275,7 @@ class Trainer:
         return loss
 
 
-def _digest(images_NCHW: Tensor, masks_NHW: Tensor | None) -> str:
+def training_digest(images_NCHW: Tensor, masks_NHW: Tensor | None) -> str:
     """sha256 (hex) of everything a training sees."""
     digest = hashlib.sha256(images_NCHW.contiguous().cpu().numpy().tobytes())
     if masks_NHW is not None:

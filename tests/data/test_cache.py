@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from autopv.caching import cache_folder
 from autopv.data import folder as folder_module
-from autopv.data.cache import cache_folder, read_cached, write_cached
+from autopv.data.cache import read_cached, write_cached
 from autopv.data.images import load_images
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from autopv.errors import MetricError
 from autopv.metrics import lite0
-from autopv.metrics.features import Extractor, extractor_names, load_extractor
+from autopv.metrics.extractors import load_extractor
+from autopv.metrics.features import Extractor
 
 
 def pattern(size_px: int = 64) -> Tensor:
@@ -95,12 +96,6 @@ def test_extractor_is_loaded_once(extractor: Extractor) -> None:
     assert load_extractor("lite0").input_size_px == 128
     assert (extractor.name, extractor.num_features, extractor.precision) == ("lite0", 1280, "fp32")
     assert len(extractor.digest) == 64
-
-
-def test_unknown_extractor_names_the_nearest() -> None:
-    assert extractor_names() == ("lite0",)
-    with pytest.raises(MetricError, match="Did you mean 'lite0'"):
-        load_extractor("lite")
 
 
 @pytest.mark.parametrize("input_size_px", [0, 31, 2000])

@@ -1,15 +1,32 @@
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from autopv.errors import MetricError
-from autopv.metrics.metric import LastFrameMetric, Measurement, MetricIdentity, evenly, make_metric
+from autopv.metrics.extractors import load_extractor
+from autopv.metrics.kernel import kernel_distance
+from autopv.metrics.metric import (
+    LastFrameMetric,
+    Measurement,
+    MetricIdentity,
+    MetricName,
+    distance_of_features,
+    estimate_of_features,
+    evenly,
+    make_metric,
+    metric_names,
+)
 from autopv.testing.metric_suite import MetricSuite
 
 
 class TestFdLite0(MetricSuite):
     metric = "fd_lite0"
+
+
+class TestKidLite0(MetricSuite):
+    metric = "kid_lite0"
 
 
 IDENTITY = MetricIdentity(
@@ -37,6 +54,7 @@ def images(count: int, *, size_px: int = 16, seed: int = 0) -> torch.Tensor:
         ("input_size_px", 128),
         ("precision", "bf16"),
         ("num_images", 9),
+        ("num_generated", 9),
         ("data_digest", "d" * 64),
         ("reference_digest", "d" * 64),
     ],
@@ -58,9 +76,64 @@ def test_identity_survives_json_values() -> None:
         MetricIdentity.from_dict({key: value for key, value in IDENTITY.to_dict().items() if key != "num_images"})
 
 
-def test_unknown_metric_names_the_nearest() -> None:
-    with pytest.raises(MetricError, match=r"unknown metric 'fd_lite'\. Did you mean 'fd_lite0'"):
+def test_an_identity_from_before_num_generated_takes_as_many_as_real_images() -> None:
+    values = {key: value for key, value in IDENTITY.to_dict().items() if key != "num_generated"}
+    assert MetricIdentity.from_dict(values).num_generated == 8
+
+
+def test_names_are_taken_apart() -> None:
+    found = {name: MetricName.parse(name) for name in (*metric_names(), "kid_mine", "fd_/a/net_v2.pt", "fd_a.b:c")}
+    assert {name: (one.distance, one.extractor) for name, one in found.items()} == {
+        "fd_lite0": ("fd", "lite0"),
+        "kid_lite0": ("kid", "lite0"),
+        "fid": ("fd", "inception"),
+        "fid_legacy": ("fd", "inception-legacy"),
+        "kid": ("kid", "inception"),
+        "kid_mine": ("kid", "mine"),
+        "fd_/a/net_v2.pt": ("fd", "/a/net_v2.pt"),
+        "fd_a.b:c": ("fd", "a.b:c"),
+    }
+
+
+@pytest.mark.parametrize("name", ["fd", "fd_", "fidd", "lite0", "", "prdc_lite0"])
+def test_unknown_metric_is_told_what_there_is(name: str) -> None:
+    with pytest.raises(MetricError, match=rf"unknown metric '{name}': a metric is fid or kid .* Known: fd_lite0"):
+        make_metric(name, images(4), data_digest="d")
+    with pytest.raises(MetricError, match=r"unknown feature extractor 'lite'\. Did you mean 'lite0'"):
         make_metric("fd_lite", images(4), data_digest="d")
+
+
+def test_kid_is_the_kernel_distance_in_thousandths() -> None:
+    metric = make_metric("kid_lite0", images(8), data_digest="d", num_generated=20)
+    extractor = load_extractor("lite0", input_size_px=64)
+    sets = [extractor.features(images(8)), extractor.features(images(20, seed=1))]
+    assert metric.distance(images(20, seed=1)) == pytest.approx(1000 * kernel_distance(*sets), rel=1e-9)
+
+
+def test_more_generated_than_real_images_can_be_asked_for() -> None:
+    metric = make_metric("fd_lite0", images(8), data_digest="d", num_generated=20)
+    assert (metric.identity.num_images, metric.identity.num_generated) == (8, 20)
+    assert metric.distance(images(20, seed=1)) < make_metric("fd_lite0", images(8), data_digest="d").distance(
+        images(8, seed=1)
+    )
+    with pytest.raises(MetricError, match="but got 8 images; pass 20"):
+        metric.distance(images(8, seed=1))
+
+
+def test_floor_of_a_kernel_distance_makes_do_with_fewer_images() -> None:
+    metric = make_metric("kid_lite0", images(8), data_digest="d", num_generated=20)
+    assert math.isfinite(metric.floor_against(images(12, seed=1)))
+    with pytest.raises(MetricError, match=r"floor needs as many real images as are generated \(n = 20\)"):
+        make_metric("fd_lite0", images(8), data_digest="d", num_generated=20).floor_against(images(12, seed=1))
+
+
+@pytest.mark.parametrize("distance", ["fd", "kid"])
+def test_influences_come_with_the_same_value(distance: str) -> None:
+    extractor = load_extractor("lite0", input_size_px=32)
+    a, b = extractor.features(images(8)), extractor.features(images(20, seed=1))
+    value, influence_a_N, influence_b_M = estimate_of_features(a, b, distance=distance)
+    assert value == pytest.approx(distance_of_features(a, b, distance=distance), rel=1e-9)
+    assert (len(influence_a_N), len(influence_b_M)) == (8, 20)
 
 
 @pytest.mark.parametrize(("size_px", "input_size_px"), [(16, 64), (32, 64), (33, 128)])
@@ -95,12 +168,14 @@ def test_impossible_n_is_refused(num_images: int) -> None:
 
 
 def test_floor_with_too_few_images_tells_the_remedy() -> None:
-    with pytest.raises(MetricError, match="make the metric with num_images=3"):
+    with pytest.raises(MetricError, match="make the metric with num_generated=3"):
         make_metric("fd_lite0", images(4), data_digest="d").floor_against(images(3))
 
 
 def test_metric_of_another_extractor_is_refused() -> None:
-    metric = LastFrameMetric(identity=replace(IDENTITY, num_images=4), reference_features_ND=torch.zeros(4, 1280))
+    metric = LastFrameMetric(
+        identity=replace(IDENTITY, num_images=4, num_generated=4), reference_features_ND=torch.zeros(4, 1280)
+    )
     with pytest.raises(MetricError, match="made with extractor aaaaaaaaaaaa"):
         metric.distance(images(4))
     with pytest.raises(MetricError, match="one row for each of the 8 images, but got 4"):

@@ -1,0 +1,117 @@
+"""Samples of a trained model as a set of images."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autopv import __version__
+from autopv.errors import DataError
+from autopv.evaluation.image_source import Decoded, ImageSource, SourceChangedError, fit_image, quantised
+from autopv.models.base import VideoGenerator
+from autopv.training.checkpoint import FILE_NAME, load_generator, read_info
+from autopv.training.streams import stream
+
+RUN_FILE_NAME = "run.json"
+# The only format of run.json so far.
+_RUN_FORMAT_VERSION = 1
+_MODEL_FOLDER = "model"
+# Samples come in whole chunks of this size, whatever is asked for, so that a sample depends on its number alone.
+CHUNK_IMAGES = 64
+
+
+class ModelSource(ImageSource):
+    """The first `num_samples` samples that a checkpoint's model gives for a seed, rounded to 8 bits.
+
+    Equal seeds give equal samples, on devices of one type and with one version of torch; more samples begin with the
+    same ones. The model is loaded when the first sample is asked for.
+    """
+
+    def __init__(
+        self, folder: Path, *, label: str, num_samples: int, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        if num_samples < 1:
+            raise DataError(f"num_samples >= 1 must hold, but got num_samples={num_samples}")
+        self.info = read_info(folder)
+        names = [f"{index:06d}" for index in range(num_samples)]
+        super().__init__(label, kind="model", names=names, classes=None, has_masks=False)
+        self.seed = seed
+        self._folder = folder
+        self._device = torch.device(device)
+        self._checkpoint_digest = _file_digest(folder / FILE_NAME)
+        self._model: VideoGenerator | None = None
+        self._latest: tuple[int, Tensor] | None = None
+
+    @property
+    def side_px(self) -> int:
+        return self.info.size_px
+
+    def fingerprint(self, start: int, stop: int) -> str:
+        # Another device type or version of torch may draw and round differently, another autopv may sample otherwise.
+        versions = f"autopv {__version__}, torch {torch.__version__}, {self._device.type}"
+        identity = f"model {self._checkpoint_digest} {self.seed} {start} {stop} {CHUNK_IMAGES} {versions}"
+        return hashlib.sha256(identity.encode()).hexdigest()
+
+    def _decode(self, start: int, stop: int, *, size_px: int) -> Sequence[Decoded]:
+        decoded: list[Decoded] = []
+        for index in range(start, stop):
+            number, place = divmod(index, CHUNK_IMAGES)
+            decoded.append((fit_image(self._chunk(number)[place], size_px=size_px), None))
+        return decoded
+
+    def _chunk(self, number: int) -> Tensor:
+        """One chunk's samples, uint8; the latest stay, for callers that read in smaller pieces."""
+        if self._latest is None or self._latest[0] != number:
+            model = self._loaded()
+            generator = stream(self.seed, purpose="samples", step=number, device=self._device)
+            with torch.inference_mode():
+                samples_NCHW = model.sample_last_frame(CHUNK_IMAGES, generator=generator)
+                self._latest = number, quantised(samples_NCHW.float(), label=self.label)
+        return self._latest[1]
+
+    def _loaded(self) -> VideoGenerator:
+        if self._model is None:
+            model, _ = load_generator(self._folder, device=self._device)
+            # A training that goes on replaces its checkpoint; these would not be the samples of the fingerprint.
+            if _file_digest(self._folder / FILE_NAME) != self._checkpoint_digest:
+                raise SourceChangedError(
+                    f"a checkpoint must not change while it is evaluated, but that of {self.label!r} was replaced; "
+                    "copy the folder, or run again when its training has ended"
+                )
+            self._model = model
+        return self._model
+
+
+def find_model(folder: Path) -> Path | None:
+    """The folder of the checkpoint: this one, or that of the run it holds; None where it holds neither.
+
+    Raises: DataError for a run that has no model yet, or is of a format that is not known.
+    """
+    if (folder / FILE_NAME).is_file():
+        return folder
+    if not (folder / RUN_FILE_NAME).is_file():
+        return None
+    try:
+        record = json.loads((folder / RUN_FILE_NAME).read_text(encoding="utf-8"))
+        version = record["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / RUN_FILE_NAME} is damaged and cannot be read: {error}") from error
+    if version != _RUN_FORMAT_VERSION:
+        raise DataError(
+            f"this autopv ({__version__}) reads runs of format {_RUN_FORMAT_VERSION}, but {str(folder)!r} has {version}"
+        )
+    model = folder / _MODEL_FOLDER
+    if not (model / FILE_NAME).is_file():
+        raise DataError(
+            f"a run to evaluate must have ended with a model, but {str(folder)!r} has no {_MODEL_FOLDER}/{FILE_NAME}; "
+            f"finish it by `autopv resume {folder}`, or name the checkpoint folder of one of its trials"
+        )
+    return model
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

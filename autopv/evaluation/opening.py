@@ -1,0 +1,137 @@
+"""The sets of an evaluation: opened, brought to one size, and the images that a model was trained on kept apart."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from autopv.data.images import ImageSet, load_images
+from autopv.data.splits import split_images
+from autopv.errors import DataError
+from autopv.evaluation.image_source import ImageSource, TensorSource
+from autopv.evaluation.model_source import RUN_FILE_NAME, ModelSource
+from autopv.evaluation.sources import open_source
+from autopv.training.trainer import training_digest
+
+# As many samples as steady a distance at the usual n, and a bound on what a slow sampler costs unasked.
+_MIN_SAMPLES, _MAX_SAMPLES = 512, 2048
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OpenedSets:
+    """What takes part in an evaluation. notes: what was decided about the sets, as sentences for the user."""
+
+    reference: ImageSource
+    train: ImageSource | None
+    generated: tuple[ImageSource, ...]
+    size_px: int
+    notes: tuple[str, ...]
+
+
+def open_sets(
+    reference: str,
+    generated: tuple[str, ...],
+    *,
+    train: str | None = None,
+    size_px: int | None = None,
+    num_samples: int | None = None,
+    group_by: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> OpenedSets:
+    """The named sets. Where a model was trained on the reference, its training images are told from the others.
+
+    Raises: DataError for sets that cannot be read, or have no common size.
+    """
+    names = [reference, *generated, *([] if train is None else [train])]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"every set must be named once, but {twice[0]!r} is named {names.count(twice[0])} times")
+    real = open_source(reference, role="the reference", num_samples=_MIN_SAMPLES, seed=seed, device=device)
+    samples = num_samples or max(_MIN_SAMPLES, min(_MAX_SAMPLES, len(real)))
+    made = tuple(
+        open_source(name, role="a generated set", num_samples=samples, seed=seed, device=device) for name in generated
+    )
+    notes: list[str] = []
+    size = size_px or _common_size(made)
+    if size_px is None and real.side_px != size:
+        notes.append(f"all images are brought to {size} px, the size of the generated ones")
+    seen = None if train is None else open_source(train, role="--train", num_samples=samples, seed=seed, device=device)
+    models = [one for one in made if isinstance(one, ModelSource)]
+    if models and seen is None and real.kind != "model":
+        real, seen = _apart(reference, real, models=models, group_by=group_by, notes=notes)
+    if real.side_px is not None and real.side_px < size:
+        notes.append(f"{real.label} is enlarged from {real.side_px} to {size} px; --size {real.side_px} would not")
+    return OpenedSets(reference=real, train=seen, generated=made, size_px=size, notes=tuple(notes))
+
+
+def _common_size(made: tuple[ImageSource, ...]) -> int:
+    sides = {one.label: one.side_px for one in made}
+    found = {side for side in sides.values() if side is not None}
+    if None in sides.values() or len(found) > 1:
+        listed = ", ".join(f"{label}: {'mixed' if side is None else f'{side} px'}" for label, side in sides.items())
+        raise DataError(
+            f"generated sets must have one size, but they have {listed}; "
+            f"name the size to bring all images to, e.g. --size {min(found, default=64)}"
+        )
+    (size,) = found
+    return size
+
+
+def _apart(
+    name: str, whole: ImageSource, *, models: list[ModelSource], group_by: str | None, notes: list[str]
+) -> tuple[ImageSource, ImageSource | None]:
+    """The reference without, and with only, what every one of the models was trained on, where that is to be known."""
+    known: dict[str, tuple[ImageSet, Tensor, Tensor]] = {}
+    for model in models:
+        image_set = load_images(
+            name, size_px=model.info.size_px, channels=model.info.channels, group_by=group_by or _run_group_by(model)
+        )
+        try:
+            splits = split_images(image_set, seed=model.info.seed)
+        except DataError:
+            break  # too few to have been split, so not what it was trained on
+        masks_NHW = None if image_set.masks_NHW is None else image_set.masks_NHW[splits.train]
+        digests = [training_digest(image_set.images_NCHW[splits.train], mask) for mask in (None, masks_NHW)]
+        if model.info.data_digest not in digests:
+            break
+        known[splits.digest] = (image_set, splits.train, splits.final)
+    else:
+        if len(known) == 1:
+            image_set, train, final = next(iter(known.values()))
+            notes.append(
+                f"trained on {len(train)} images of {name}; the reference is {len(final)} others, which no training or "
+                "search has seen (the final split)"
+            )
+            return (
+                _subset(image_set, final, label=f"{name} (final split)"),
+                _subset(image_set, train, label=f"{name} (train split)"),
+            )
+    notes.append(
+        f"not known which images the models were trained on: if some are in {name}, distances favour models that "
+        "memorise; name them by --train"
+    )
+    return whole, None
+
+
+def _subset(image_set: ImageSet, rows: Tensor, *, label: str) -> TensorSource:
+    chosen = rows.tolist()
+    labels = image_set.labels
+    return TensorSource(
+        image_set.images_NCHW[rows],
+        label=label,
+        names=[image_set.names[row] for row in chosen],
+        classes=None if labels is None else [image_set.class_names[labels[row]] for row in chosen],
+        masks_NHW=None if image_set.masks_NHW is None else image_set.masks_NHW[rows],
+    )
+
+
+def _run_group_by(model: ModelSource) -> str | None:
+    """How the run that the model came from told objects apart, if it came from one."""
+    path = Path(model.label) / RUN_FILE_NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("group_by")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
