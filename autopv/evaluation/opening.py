@@ -1,8 +1,10 @@
 """The sets of an evaluation: opened, brought to one size, and the images that a model was trained on kept apart."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from autopv.training.trainer import training_digest
 
 # As many samples as steady a distance at the usual n, and a bound on what a slow sampler costs unasked.
 _MIN_SAMPLES, _MAX_SAMPLES = 512, 2048
+# Checkpoints lie this deep in a run at most, as in `trials/<trial>/checkpoint`.
+_RUN_DEPTH = 3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,11 +89,16 @@ def _apart(
     """The reference without, and with only, what every one of the models was trained on, where that is to be known."""
     known: dict[str, tuple[ImageSet, Tensor, Tensor]] = {}
     for model in models:
+        run = _run_record(model)
         image_set = load_images(
-            name, size_px=model.info.size_px, channels=model.info.channels, group_by=group_by or _run_group_by(model)
+            name,
+            size_px=model.info.size_px,
+            channels=model.info.channels,
+            group_by=group_by or run.get("group_by"),
         )
         try:
-            splits = split_images(image_set, seed=model.info.seed)
+            # A search splits once, and trains on those splits from many seeds.
+            splits = split_images(image_set, seed=run.get("seed", model.info.seed))
         except DataError:
             break  # too few to have been split, so not what it was trained on
         masks_NHW = None if image_set.masks_NHW is None else image_set.masks_NHW[splits.train]
@@ -127,11 +136,12 @@ def _subset(image_set: ImageSet, rows: Tensor, *, label: str) -> TensorSource:
     )
 
 
-def _run_group_by(model: ModelSource) -> str | None:
-    """How the run that the model came from told objects apart, if it came from one."""
-    path = Path(model.label) / RUN_FILE_NAME
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("group_by")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return found if isinstance(found, str) else None
+def _run_record(model: ModelSource) -> dict[str, Any]:
+    """How the run that the model lies in told objects apart (`group_by`) and split (`seed`); empty outside of a run."""
+    folder = Path(model.label).expanduser().absolute()
+    for place in (folder, *folder.parents[:_RUN_DEPTH]):
+        with suppress(OSError, ValueError, AttributeError):
+            found = json.loads((place / RUN_FILE_NAME).read_text(encoding="utf-8"))
+            kinds = {"group_by": str, "seed": int}
+            return {key: found.get(key) for key, kind in kinds.items() if isinstance(found.get(key), kind)}
+    return {}

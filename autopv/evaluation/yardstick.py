@@ -17,6 +17,8 @@ from autopv.metrics.neighbours import neighbourhoods
 REFERENCE, TRAIN = "reference", "train"
 # The published choice for density and coverage.
 _NEIGHBOURS = 5
+# Two on a side are the least that have a spread.
+_LEAST_DIFFERENT = 4
 # Rows that are held at once: beyond, a Fréchet distance comes from moments, and pairs of images are an even selection.
 MAX_ROWS = 10_000
 # Disjoint draws over which a distance is averaged; more no longer help, since the reference stays one.
@@ -200,12 +202,12 @@ def _halves(features: FeatureSet, *, seed: int) -> list[Tensor]:
     side = {digest: place % 2 for place, digest in enumerate(sorted(first, key=rank))}
     sides = torch.tensor([side[digest] for digest in features.pixel_digests])
     halves = [(sides == number).nonzero().flatten() for number in (0, 1)]
-    shorter = min(map(len, halves))
-    if shorter < 2:
+    if len(first) < _LEAST_DIFFERENT:
         raise MetricError(
-            f"the reference {features.label!r} must hold at least 4 different images to be halved, but has "
-            f"{len(first)} among {len(features)}; add images, or name training images"
+            f"the reference {features.label!r} must hold at least {_LEAST_DIFFERENT} different images to be halved, "
+            f"but has {len(first)} among {len(features)}; add images, or name training images"
         )
+    shorter = min(map(len, halves))
     return [half[_evenly(len(half), count=shorter)] for half in halves]
 
 
