@@ -40,6 +40,8 @@ class Lite0Extractor(Extractor):
 
     name = "lite0"
     num_features = 1280
+    # Small enough for a processor's cache.
+    chunk_size = 16
 
     def __init__(self, *, input_size_px: int) -> None:
         super().__init__(input_size_px=input_size_px)
@@ -116,9 +118,12 @@ class _SameConv(nn.Conv2d):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         rows, columns = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x_BCHW.shape[-2:])
-        if rows or columns:
+        if rows % 2 or columns % 2:
             x_BCHW = F.pad(x_BCHW, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-        return F.conv2d(x_BCHW, self.weight, self.bias, self.stride, 0, 1, self.groups)
+            rows = columns = 0
+        # The convolution pads without a copy, but only alike on both sides.
+        padding = (rows // 2, columns // 2)
+        return F.conv2d(x_BCHW, self.weight, self.bias, self.stride, padding, 1, self.groups)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -144,12 +149,10 @@ class _Block(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BCHW: Tensor = x_BCHW
         if self.expands:
-            y_BCHW = F.relu6(self._bn0(self._expand_conv(y_BCHW)))
-        y_BCHW = F.relu6(self._bn1(self._depthwise_conv(y_BCHW)))
+            y_BCHW = F.relu6(self._bn0(self._expand_conv(y_BCHW)), inplace=True)
+        y_BCHW = F.relu6(self._bn1(self._depthwise_conv(y_BCHW)), inplace=True)
         y_BCHW = self._bn2(self._project_conv(y_BCHW))
-        if self.is_residual:
-            y_BCHW = x_BCHW + y_BCHW
-        return y_BCHW
+        return y_BCHW.add_(x_BCHW) if self.is_residual else y_BCHW
 
 
 class _Lite0(nn.Module):
@@ -170,8 +173,8 @@ class _Lite0(nn.Module):
         self._fc = nn.Linear(1280, 1000)  # the classifier: in the weight file, not in the features
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = F.relu6(self._bn0(self._conv_stem(x_BCHW)))
+        x_BCHW = F.relu6(self._bn0(self._conv_stem(x_BCHW)), inplace=True)
         for block in self._blocks:
             x_BCHW = block(x_BCHW)
-        features_BD: Tensor = F.relu6(self._bn1(self._conv_head(x_BCHW))).mean((2, 3))
+        features_BD: Tensor = F.relu6(self._bn1(self._conv_head(x_BCHW)), inplace=True).mean((2, 3))
         return features_BD
