@@ -57,4 +57,6 @@ def _resume_command(arguments: argparse.Namespace) -> str | None:
         return f"autopv resume {arguments.out}"
     if arguments.command == "train":
         return "the same command with --resume"
+    if arguments.command == "evaluate":
+        return "the same command (features that were finished are kept)"
     return None

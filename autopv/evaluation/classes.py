@@ -15,6 +15,7 @@ from autopv.metrics.checks import check_pair
 from autopv.metrics.estimate import Estimate
 from autopv.metrics.frechet import frechet_distance
 from autopv.metrics.kernel import kernel_distance_with_influences
+from autopv.metrics.selection import evenly
 
 MIN_FRECHET_IMAGES = 64
 """A class with fewer images on any side gets the kernel distance alone. Covariances of n images have rank n - 1 of the
@@ -91,7 +92,7 @@ def by_class(
         num_frechet = min(map(len, sides))
         frechet = floor = None
         if num_frechet >= MIN_FRECHET_IMAGES:
-            real_nD, made_nD, *floor_nD = (_evenly(side, count=num_frechet) for side in sides)
+            real_nD, made_nD, *floor_nD = (side[evenly(len(side), count=num_frechet)] for side in sides)
             frechet = frechet_distance(real_nD, made_nD)
             floor = frechet_distance(real_nD, floor_nD[0]) if floor_nD else None
         value, influence_reference, influence_generated = kernel_distance_with_influences(sides[0], sides[1])
@@ -136,11 +137,6 @@ def _rows_by_class(features_ND: Tensor, classes: Sequence[str], *, where: str) -
     for row, name in enumerate(classes):
         rows.setdefault(name, []).append(row)
     return {name: torch.tensor(members) for name, members in rows.items()}
-
-
-def _evenly(features_ND: Tensor, *, count: int) -> Tensor:
-    # Images are sorted by name: the first ones would be of one object, or one day.
-    return features_ND[torch.arange(count) * len(features_ND) // count]
 
 
 def _spread(influence_n: Tensor, rows: Tensor, *, count: int) -> Tensor:

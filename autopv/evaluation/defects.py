@@ -17,6 +17,7 @@ from autopv.metrics.estimate import Estimate
 from autopv.metrics.features import Extractor
 from autopv.metrics.metric import distance_of_features, estimate_of_features
 from autopv.metrics.neighbours import nearest_neighbours
+from autopv.metrics.selection import evenly
 
 # Images of a set that are held at once to be cropped: at 256 px and three channels, 200 MB.
 MAX_IMAGES = 1000
@@ -64,7 +65,7 @@ def defect_findings(
     if isinstance(found, NotApplicable):
         return found
     return DefectFindings(
-        record=_coverage_record(found),
+        record=_coverage_record(found) | {"input_size_px": extractor.input_size_px},
         # Such a box may be the inside of a defect: its surroundings tell what it is.
         pictures=_pictures(
             found.nearest_distance_K, found.real_boxes, found.nearest_boxes, real=real, made=made, times=2
@@ -75,7 +76,7 @@ def defect_findings(
 def _read(source: ImageSource, features: FeatureSet, rows: Tensor, *, size_px: int) -> Chunk:
     """The images of these rows, or an even selection of them."""
     if len(rows) > MAX_IMAGES:
-        rows = rows[torch.arange(MAX_IMAGES) * len(rows) // MAX_IMAGES]
+        rows = rows[evenly(len(rows), count=MAX_IMAGES)]
     indices = [features.indices[row] for row in rows.tolist()]
     chunks = [source.read(index, index + 1, size_px=size_px, channels=3) for index in indices]
     return Chunk(
@@ -101,8 +102,8 @@ def _between_crops(real: Chunk, train: Chunk, made: Chunk, *, extractor: Extract
         sides.append(crops)
     reference, _, generated = sides
     count = min(len(side.boxes) for side in sides)
-    even = [side.features_ND[torch.arange(count) * len(side.boxes) // count] for side in sides]
-    record = {"kind": "distance", "num_defects": count}
+    even = [side.features_ND[evenly(len(side.boxes), count=count)] for side in sides]
+    record = {"kind": "distance", "num_defects": count, "input_size_px": extractor.input_size_px}
     for distance in ("fd", "kid"):
         value, real_influence, made_influence = estimate_of_features(
             reference.features_ND, generated.features_ND, distance=distance

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from autopv import __version__
-from autopv.errors import MetricError
+from autopv.errors import InputError, MetricError
 from autopv.evaluation.classes import ByClass, by_class
 from autopv.evaluation.defects import DefectFindings, defect_findings
 from autopv.evaluation.feature_set import FeatureSet
@@ -25,8 +25,11 @@ from autopv.metrics.estimate import Estimate
 from autopv.metrics.extractors import load_extractor
 from autopv.metrics.memorisation import Memorisation, memorisation
 from autopv.metrics.metric import KID_SCALE, default_input_size_px, metric_name
+from autopv.metrics.neighbours import Neighbourhoods
 
 DISTANCES = ("fd", "kid")
+# Crops around defects are about this much smaller than images, so that a smaller input shows all that they hold.
+_CROPS_PER_SIDE = 4
 CONFIDENCE = 0.95
 _REACH = float(norm.ppf((1 + CONFIDENCE) / 2))
 # (what is worked on, images or sets done, in all)
@@ -76,6 +79,8 @@ def evaluate(request: EvaluateRequest, *, on_progress: Progress | None = None) -
     Features are kept in `request.cache` as they are made, so an interrupted evaluation goes on where it was.
     Raises: DataError for sets that cannot be read, MetricError for sets that cannot be measured.
     """
+    if request.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda needs a GPU that torch can use, but there is none; see `autopv doctor`")
     torch.set_num_threads(1)
     tell = on_progress or (lambda _what, _done, _total: None)
     sets = open_sets(
@@ -88,8 +93,9 @@ def evaluate(request: EvaluateRequest, *, on_progress: Progress | None = None) -
         seed=request.seed,
         device=request.device,
     )
-    extractor = load_extractor(
-        request.extractor, input_size_px=default_input_size_px(request.extractor, image_size_px=sets.size_px)
+    extractor, crop_extractor = (
+        load_extractor(request.extractor, input_size_px=default_input_size_px(request.extractor, image_size_px=size_px))
+        for size_px in (sets.size_px, sets.size_px // _CROPS_PER_SIDE)
     )
 
     def features_of(source: ImageSource) -> FeatureSet:
@@ -129,13 +135,13 @@ def evaluate(request: EvaluateRequest, *, on_progress: Progress | None = None) -
             features,
             yardstick=yardstick,
             sets=sets,
-            extractor=extractor,
+            extractor=crop_extractor,
         )
         if isinstance(found, DefectFindings):
             defects[label] = found.pictures
         told[label] = {
             **{distance: _with_excess(value, floors[distance]) for distance, value in measured[label].items()},
-            **{name: _figures(value) for name, value in yardstick.neighbourhoods(features, name=label).items()},
+            **_neighbourhoods_record(yardstick.neighbourhoods(features)),
             "memorisation": _reason(memory)
             if isinstance(memory, NotApplicable)
             else _memory_record(memory, features, train=train),
@@ -166,7 +172,7 @@ def evaluate(request: EvaluateRequest, *, on_progress: Progress | None = None) -
         },
         "floor": {
             **{distance: _figures(floor) for distance, floor in floors.items()},
-            **{name: _figures(value) for name, value in yardstick.floor_neighbourhoods().items()},
+            **_neighbourhoods_record(yardstick.floor_neighbourhoods()),
         },
         "generated": told,
         "comparisons": [
@@ -181,6 +187,16 @@ def evaluate(request: EvaluateRequest, *, on_progress: Progress | None = None) -
 def _figures(estimate: Estimate) -> dict[str, float]:
     low, high = estimate.interval(confidence=CONFIDENCE)
     return {"value": estimate.value, "standard_error": estimate.standard_error, "low": low, "high": high}
+
+
+def _neighbourhoods_record(found: Neighbourhoods) -> dict[str, dict[str, float]]:
+    values = {
+        "precision": found.precision,
+        "recall": found.recall,
+        "density": found.density,
+        "coverage": found.coverage,
+    }
+    return {name: {"value": value} for name, value in values.items()}
 
 
 def _with_excess(estimate: Estimate, floor: Estimate) -> dict[str, Any]:

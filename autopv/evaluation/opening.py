@@ -46,7 +46,7 @@ def open_sets(
 ) -> OpenedSets:
     """The named sets. Where a model was trained on the reference, its training images are told from the others.
 
-    Raises: DataError for sets that cannot be read, or have no common size.
+    Raises: DataError for sets that cannot be read, or have no common size, and for wishes that would change nothing.
     """
     names = [reference, *generated, *([] if train is None else [train])]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -63,6 +63,13 @@ def open_sets(
         notes.append(f"all images are brought to {size} px, the size of the generated ones")
     seen = None if train is None else open_source(train, role="--train", num_samples=samples, seed=seed, device=device)
     models = [one for one in made if isinstance(one, ModelSource)]
+    if num_samples is not None and not models:
+        raise DataError("--samples is how many images a model generates, but no generated set is a model; leave it out")
+    if group_by is not None and (not models or seen is not None):
+        raise DataError(
+            "--group-by tells what a model was trained on from the rest of the reference, which takes a model among "
+            "the generated sets and no --train; leave it out"
+        )
     if models and seen is None and real.kind != "model":
         real, seen = _apart(reference, real, models=models, group_by=group_by, notes=notes)
     if real.side_px is not None and real.side_px < size:

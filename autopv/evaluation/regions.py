@@ -30,6 +30,7 @@ from autopv.data.tensors import to_float
 from autopv.errors import MetricError
 from autopv.evaluation.not_applicable import NotApplicable
 from autopv.metrics.features import Extractor
+from autopv.metrics.selection import evenly
 
 MAX_PER_IMAGE = 3
 """Defects cropped of an image, the largest first: one image full of specks must not outweigh the others."""
@@ -198,9 +199,9 @@ def defect_coverage(
         extractor=extractor,
     )
     most = max(2, max_crops // len(search.grid))
-    generated = search.nearest(generated_NCHW, _evenly(range(len(generated_NCHW)), count=most))
+    generated = search.nearest(generated_NCHW, _at_most(range(len(generated_NCHW)), count=most))
     reals = [
-        search.nearest(train_NCHW, _evenly(fold, count=most // 2), masks_NHW=train_masks_NHW)
+        search.nearest(train_NCHW, _at_most(fold, count=most // 2), masks_NHW=train_masks_NHW)
         for fold in reversed(folds)
     ]
     num_images = min(one.nearest_KN.shape[1] for one in (generated, *reals))
@@ -346,9 +347,9 @@ def _folds(defective: set[int], *, groups: Sequence[str]) -> tuple[list[int], li
     return sorted(folds[0]), sorted(folds[1])
 
 
-def _evenly(images: Sequence[int], *, count: int) -> list[int]:
-    count = min(count, len(images))
-    return [images[i * len(images) // count] for i in range(count)]
+def _at_most(images: Sequence[int], *, count: int) -> list[int]:
+    """All the images, or `count` of them evenly."""
+    return [images[row] for row in evenly(len(images), count=min(count, len(images))).tolist()]
 
 
 def _least_side(shape: tuple[int, int]) -> int:

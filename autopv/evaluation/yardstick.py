@@ -12,7 +12,8 @@ from autopv.evaluation.feature_set import FeatureSet
 from autopv.metrics.estimate import Estimate
 from autopv.metrics.frechet import frechet_distance_of_moments
 from autopv.metrics.metric import estimate_of_features
-from autopv.metrics.neighbours import neighbourhoods
+from autopv.metrics.neighbours import Neighbourhoods, neighbourhoods
+from autopv.metrics.selection import evenly
 
 REFERENCE, TRAIN = "reference", "train"
 # The published choice for density and coverage.
@@ -36,7 +37,7 @@ class _Fold:
 
 def at_most(rows: Tensor) -> Tensor:
     """The rows, or an even selection of MAX_ROWS of them."""
-    return rows if len(rows) <= MAX_ROWS else rows[_evenly(len(rows), count=MAX_ROWS)]
+    return rows if len(rows) <= MAX_ROWS else rows[evenly(len(rows), count=MAX_ROWS)]
 
 
 class Yardstick:
@@ -75,7 +76,7 @@ class Yardstick:
         self.num_generated = num_images or fewest
         self._folds = [
             _Fold(
-                reference_rows=one[_evenly(len(one), count=self.num_images)],
+                reference_rows=one[evenly(len(one), count=self.num_images)],
                 other=name,
                 other_rows=two,
             )
@@ -112,45 +113,35 @@ class Yardstick:
         draws, name = self._draws(torch.arange(len(generated))), _generated(name)
         return Estimate.mean([self._estimate(fold, generated, draws, name, distance) for fold in self._folds])
 
-    def floor_neighbourhoods(self) -> dict[str, Estimate]:
+    def floor_neighbourhoods(self) -> Neighbourhoods:
         """Precision, recall, density and coverage of real images in the place of generated ones."""
         fold = self._folds[0]
-        rows = fold.other_rows[_evenly(len(fold.other_rows), count=self.num_generated)]
-        return self._neighbourhoods(self._sets[fold.other], rows, fold.other)
+        rows = fold.other_rows[evenly(len(fold.other_rows), count=self.num_generated)]
+        return self._neighbourhoods(self._sets[fold.other], rows)
 
-    def neighbourhoods(self, generated: FeatureSet, *, name: str) -> dict[str, Estimate]:
-        """Precision, recall, density and coverage of `num_generated` of the generated images; radii taken as given."""
-        rows = _evenly(len(generated), count=self.num_generated)
-        return self._neighbourhoods(generated, rows, _generated(name))
+    def neighbourhoods(self, generated: FeatureSet) -> Neighbourhoods:
+        """Precision, recall, density and coverage of `num_generated` of the generated images.
+
+        Without errors: the radii are drawn as well, and errors that took them as given would be several times too small
+        (experiments/metric_noise).
+        """
+        return self._neighbourhoods(generated, evenly(len(generated), count=self.num_generated))
 
     def _draws(self, rows: Tensor) -> list[Tensor]:
         """Disjoint draws of `num_generated` rows each, as many as there are, up to MAX_DRAWS."""
         num_draws = min(MAX_DRAWS, len(rows) // self.num_generated)
-        chosen = rows[_evenly(len(rows), count=num_draws * self.num_generated)]
+        chosen = rows[evenly(len(rows), count=num_draws * self.num_generated)]
         # Dealt out in turn: a sorted folder is in every draw alike.
         return [chosen[first::num_draws] for first in range(num_draws)]
 
-    def _neighbourhoods(self, other: FeatureSet, rows: Tensor, name: str) -> dict[str, Estimate]:
+    def _neighbourhoods(self, other: FeatureSet, rows: Tensor) -> Neighbourhoods:
         reference, reference_rows = self.held_out
         used, reference_used = at_most(rows), at_most(reference_rows)
-        found = neighbourhoods(
+        return neighbourhoods(
             reference.rows(reference_used),
             other.rows(used),
             num_neighbours=min(_NEIGHBOURS, len(used) - 1, len(reference_used) - 1),
         )
-        real = (REFERENCE, reference_used, reference_rows, len(reference))
-        made = (name, used, rows, len(other))
-        estimates = {}
-        for figure, values, (own, own_used, own_rows, size) in (
-            ("precision", found.precision_M, made),
-            ("recall", found.recall_N, real),
-            ("density", found.density_M, made),
-            ("coverage", found.coverage_N, real),
-        ):
-            mean = Estimate.of_mean(values, name=own)
-            scattered = _scattered(mean.influences[own], own_used, own_rows, size=size)
-            estimates[figure] = Estimate(mean.value, {own: scattered})
-        return estimates
 
     def _estimate(self, fold: _Fold, other: FeatureSet, draws: Sequence[Tensor], name: str, distance: str) -> Estimate:
         reference = self._sets[REFERENCE]
@@ -184,11 +175,6 @@ def _scattered(influence_n: Tensor, used: Tensor, rows: Tensor, *, size: int) ->
     return whole
 
 
-def _evenly(size: int, *, count: int) -> Tensor:
-    """`count` of `size` rows at even steps: folders are sorted by name, so the first ones would be one class."""
-    return torch.arange(count) * size // count
-
-
 def _halves(features: FeatureSet, *, seed: int) -> list[Tensor]:
     """The rows in two halves with the classes in proportion; exact copies stay together, or the floor would sink."""
     first: dict[bytes, int] = {}
@@ -208,7 +194,7 @@ def _halves(features: FeatureSet, *, seed: int) -> list[Tensor]:
             f"but has {len(first)} among {len(features)}; add images, or name training images"
         )
     shorter = min(map(len, halves))
-    return [half[_evenly(len(half), count=shorter)] for half in halves]
+    return [half[evenly(len(half), count=shorter)] for half in halves]
 
 
 def _check_alike(sets: Sequence[FeatureSet]) -> None:

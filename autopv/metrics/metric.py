@@ -16,6 +16,7 @@ from autopv.metrics.extractors import load_extractor
 from autopv.metrics.features import Extractor
 from autopv.metrics.frechet import frechet_distance, frechet_distance_with_influences
 from autopv.metrics.kernel import kernel_distance, kernel_distance_with_influences
+from autopv.metrics.selection import evenly
 
 _HEADER_KEY = "autopv-metric"
 # The official names of what the Inception network measures; all others are `fd_` or `kid_` and an extractor.
@@ -151,7 +152,7 @@ class LastFrameMetric:
     def floor_against(self, images_NCHW: Tensor) -> float:
         """The distance of real images, disjoint from the reference: what a perfect generator could reach.
 
-        Of more than `identity.num_generated` images, that many are taken at even steps. A kernel distance, which has no
+        Of more than `identity.num_generated` images that many are taken evenly. A kernel distance, which has no
         bias, makes do with fewer. Raises: MetricError for too few images.
         """
         wanted, given = self.identity.num_generated, len(images_NCHW)
@@ -160,7 +161,7 @@ class LastFrameMetric:
                 f"the floor needs as many real images as are generated (n = {wanted}), but got {given}; "
                 f"make the metric with num_generated={given}"
             )
-        return self._of_images(evenly(images_NCHW, count=min(wanted, given)))
+        return self._of_images(images_NCHW[evenly(given, count=min(wanted, given))])
 
     def save(self, path: Path) -> None:
         """Writes the reference features and the identity to one safetensors file, whole or not at all."""
@@ -244,8 +245,8 @@ def make_metric(
 ) -> LastFrameMetric:
     """The named metric against the reference images (uint8, or float in [0, 1]).
 
-    num_images: the n of the metric, at most the number of reference images (the default); fewer are taken at even
-    steps. num_generated: the n of what is measured; default as many.
+    num_images: the n of the metric, at most the number of reference images (the default); fewer are
+    taken evenly. num_generated: the n of what is measured; default as many.
     input_size_px: what images are resized to for the extractor; default, for lite0, 64 for images up to 32 px and
     else 128; for others, what they are made for.
     """
@@ -264,7 +265,7 @@ def make_metric(
         side_px = max(reference_images_NCHW.shape[-2:])
         input_size_px = default_input_size_px(parsed.extractor, image_size_px=side_px)
     extractor = load_extractor(parsed.extractor, input_size_px=input_size_px)
-    reference_images_NCHW = evenly(as_float(reference_images_NCHW), count=num_images)
+    reference_images_NCHW = as_float(reference_images_NCHW[evenly(available, count=num_images)])
     return LastFrameMetric(
         identity=MetricIdentity(
             # A file's path has become absolute: the name must mean the same in any folder.
@@ -280,11 +281,6 @@ def make_metric(
         ),
         reference_features_ND=extractor.features(reference_images_NCHW),
     )
-
-
-def evenly(images_NCHW: Tensor, *, count: int) -> Tensor:
-    """`count` of the images at even steps: data sets are sorted by name, so the first ones would be one class."""
-    return images_NCHW[torch.arange(count) * len(images_NCHW) // count]
 
 
 def as_float(images_NCHW: Tensor) -> Tensor:

@@ -114,7 +114,9 @@ def _memory_lines(one: Mapping[str, Any]) -> Iterator[str]:
     if "not_applicable" in one:
         yield f"memorisation: {one['not_applicable']}"
         return
-    verdict = "more than chance, look at the pairs" if one["p_value"] < _SIGNIFICANT else "no more than chance"
+    verdict = "no more than chance"
+    if one["p_value"] < _SIGNIFICANT:
+        verdict = "more than chance, copies or images simpler than real ones, look at the pairs"
     copies = f", {one['num_copies']} of them copies" if one["num_copies"] else ""
     yield (
         f"memorisation: {one['num_near']} of {one['num_generated']} images ({one['share_near']:.1%}) are as near to a "

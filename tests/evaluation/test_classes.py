@@ -9,6 +9,7 @@ from autopv.evaluation.classes import MIN_FRECHET_IMAGES, MIN_KERNEL_IMAGES, by_
 from autopv.metrics.estimate import Estimate
 from autopv.metrics.frechet import frechet_distance
 from autopv.metrics.kernel import kernel_distance, kernel_distance_with_influences
+from autopv.metrics.selection import evenly
 
 LARGE = MIN_FRECHET_IMAGES
 
@@ -106,8 +107,8 @@ def test_the_frechet_distance_and_its_floor_are_measured_at_one_n_evenly_chosen(
         train_classes=["good"] * LARGE,
     ).distances[0]
     assert (found.num_reference, found.num_generated, found.num_frechet) == (90, 200, LARGE)
-    real_even = real[[i * 90 // LARGE for i in range(LARGE)]]
-    assert found.frechet == frechet_distance(real_even, made[[i * 200 // LARGE for i in range(LARGE)]])
+    real_even = real[evenly(90, count=LARGE)]
+    assert found.frechet == frechet_distance(real_even, made[evenly(200, count=LARGE)])
     assert found.frechet_floor == frechet_distance(real_even, train)
     # The kernel distance is unbiased at any n, so no image is left out of it.
     assert found.kernel.value == kernel_distance(real, made)
