@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from autopv.metrics.metric import MetricName
 
 AUTO = "auto"
-# Below, the Fréchet distance's own floor is so large that it prefers images that have lost contrast to real ones, and
-# the kernel distance, which does not, tells images apart nearly as well (experiments/few_images).
-FEW_IMAGES = 64
-# More generated than real images tell models apart better, up to about this many; samples are cheap beside a training.
+# Below, the kernel distance puts slightly flawed images behind real ones more often than the Fréchet distance, whose
+# bias may even prefer images of lost contrast (experiments/few_images). From here on they tie, and the Fréchet distance
+# sees gross flaws more clearly.
+FEW_IMAGES = 256
+# More generated than real images tell models apart better; beyond this retraining spreads distances more than the draw
+# of the images does (experiments/metric_noise). Samples are cheap beside a training.
 ENOUGH_GENERATED = 512
 
 
@@ -33,7 +35,7 @@ def choose_metric(name: str, *, num_images: int, num_train: int) -> MetricChoice
     if name == AUTO:
         name = "kid_lite0" if few else "fd_lite0"
         why = (
-            f"fewer than {FEW_IMAGES} real images a side: a Fréchet distance would mostly measure its own bias"
+            f"fewer than {FEW_IMAGES} real images a side, where a Fréchet distance's own bias misleads it"
             if few
             else f"{num_images} real images a side are enough for a Fréchet distance"
         )

@@ -8,9 +8,9 @@ from autopv.metrics.choice import choose_metric
     ("num_images", "num_train", "name", "num_generated"),
     [
         (20, 60, "kid_lite0", 512),
-        (63, 190, "kid_lite0", 512),
-        (64, 192, "fd_lite0", 192),
-        (200, 600, "fd_lite0", 512),
+        (255, 765, "kid_lite0", 512),
+        (256, 300, "fd_lite0", 300),
+        (256, 768, "fd_lite0", 512),
         (512, 1600, "fd_lite0", 512),
         (600, 1600, "fd_lite0", 600),
     ],
@@ -18,7 +18,7 @@ from autopv.metrics.choice import choose_metric
 def test_auto_follows_the_number_of_real_images(num_images: int, num_train: int, name: str, num_generated: int) -> None:
     choice = choose_metric("auto", num_images=num_images, num_train=num_train)
     assert (choice.name, choice.num_images, choice.num_generated) == (name, num_images, num_generated)
-    assert str(64 if name.startswith("kid") else num_images) in choice.reason
+    assert str(256 if name.startswith("kid") else num_images) in choice.reason
     assert (num_generated > num_images) == ("more of them" in choice.reason)
 
 
