@@ -30,6 +30,7 @@ _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
 }
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -99,9 +100,9 @@ class Executor:
             hooks = Hooks(
                 source, folder=self._folder, ledger=self._ledger, spending=self._spending, events=self._events
             )
-            broke_down = False
+            broke_down = stopped = False
             try:
-                self._launch(hooks, inputs=inputs)
+                stopped = self._launch(hooks, inputs=inputs)
             except (AutopvError, OSError, TypeError, ValueError, KeyError, AttributeError, AssertionError):
                 raise  # ours, or the disk's
             except Exception as error:
@@ -115,10 +116,11 @@ class Executor:
                     ) from error
             finally:
                 left_behind = hooks.abandon()
-            if left_behind and not broke_down:  # Ray answers SIGINT by returning from fit() as if all were well
+            if stopped or (left_behind and not broke_down):
                 raise KeyboardInterrupt
 
-    def _launch(self, hooks: Hooks, *, inputs: object) -> None:
+    def _launch(self, hooks: Hooks, *, inputs: object) -> bool:
+        """Whether the user asked to stop while Ray ran."""
         from ray import tune
 
         from autopv.search.trial import Trial
@@ -147,4 +149,14 @@ class Executor:
             ),
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the event log
-        tuner.fit()
+        if threading.current_thread() is not threading.main_thread():
+            tuner.fit()
+            return False
+        # Ray answers SIGINT by returning from fit() as if all were well, also between two items, when nothing is left
+        # behind. Only when it was called does its handler put back the one before it.
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            tuner.fit()
+            return signal.getsignal(signal.SIGINT) is before
+        finally:
+            signal.signal(signal.SIGINT, before)

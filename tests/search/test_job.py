@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,35 @@ def test_stopped_and_killed_a_job_goes_on_without_loss(
     assert result_of(out)["trials"] == result_of(finished[0])["trials"]
     assert result_of(out)["verdict"] == result_of(finished[0])["verdict"]
     assert spent(out) >= spent_before
+
+
+STOPPED_BETWEEN = """
+import os, signal, sys
+from pathlib import Path
+from autopv.search.budget import Budget
+from autopv.search.job import SearchRequest, start_job
+
+def stop(event):
+    # With one worker nothing is under way when a trial has just ended.
+    if event["event"] == "item_ended":
+        os.kill(os.getpid(), signal.SIGINT)
+
+request = SearchRequest(data=sys.argv[1], out=Path(sys.argv[2]), budget=Budget.parse("8trials"),
+                        num_seeds=1, num_workers=1, trial_steps=12)
+try:
+    start_job(request, listener=stop)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_a_stop_between_two_trials_is_heard(image_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "between"
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_BETWEEN, str(image_file), str(out)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 130, done.stderr
+    assert len([record for record in read_records(out / "study.db") if record.state == "complete"]) <= 2
 
 
 def test_beside_a_second_driver_and_with_a_killed_worker_a_job_ends_as_if_undisturbed(
