@@ -18,8 +18,8 @@ from autopv.evaluation.feature_store import default_cache, extract
 from autopv.evaluation.image_source import ImageSource
 from autopv.evaluation.not_applicable import NotApplicable
 from autopv.evaluation.opening import OpenedSets, open_sets
-from autopv.evaluation.probe import Labelled, Usefulness, usefulness
 from autopv.evaluation.set_facts import notes_on_sets, set_record
+from autopv.evaluation.usefulness import Labelled, Usefulness, usefulness
 from autopv.evaluation.yardstick import Yardstick, at_most
 from autopv.metrics.estimate import Estimate
 from autopv.metrics.extractors import load_extractor

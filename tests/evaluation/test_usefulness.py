@@ -7,7 +7,7 @@ import torch
 
 from autopv.errors import MetricError
 from autopv.evaluation.not_applicable import NotApplicable
-from autopv.evaluation.probe import MIN_CLASS_IMAGES, Labelled, Usefulness, usefulness
+from autopv.evaluation.usefulness import MIN_CLASS_IMAGES, Labelled, Usefulness, usefulness
 
 NAMES = ("crack", "good", "hole")
 NUM_FEATURES = 12
