@@ -18,7 +18,7 @@ from autopv.cli import main
 from autopv.evaluation import feature_store
 from autopv.training.checkpoint import FILE_NAME
 
-# A cheap network, as a user's package would hold it; a `slow` file beside it makes every batch take a while.
+# A cheap network, as a user's package would hold it; a `held` file beside it makes it wait once a shard has been kept.
 NETWORK = """
 import time
 from pathlib import Path
@@ -31,8 +31,8 @@ class Network(torch.nn.Module):
         log = Path(__file__).with_name("seen.txt")
         with log.open("a") as file:
             file.write(f"{len(images)}\\n")
-        if Path(__file__).with_name("slow").exists():
-            time.sleep(0.3)
+        if Path(__file__).with_name("held").exists() and list(Path(__file__).parent.rglob("cache/**/*.safetensors")):
+            time.sleep(100)
         return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
 """
 
@@ -213,7 +213,7 @@ def test_after_an_interruption_only_what_is_missing_is_computed(tmp_path: Path, 
     real, made = write(tmp_path / "real", 300), write(tmp_path / "made", 40, seed=2)
     command = [sys.executable, "-m", "autopv.cli", "evaluate", str(real), str(made), "--extractor", network]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    (tmp_path / "slow").touch()
+    (tmp_path / "held").touch()
     log = tmp_path / "seen.txt"
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         deadline_s = time.monotonic() + 60
@@ -225,7 +225,7 @@ def test_after_an_interruption_only_what_is_missing_is_computed(tmp_path: Path, 
     assert out == ""
     assert "interrupted" in err
     assert "Traceback" not in err
-    (tmp_path / "slow").unlink()
+    (tmp_path / "held").unlink()
     log.unlink()
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert "real images (floor)" in second.stdout

@@ -355,8 +355,9 @@ class Watch:
         self.events: list[str] = []
         self.thread = threading.get_ident()
         if not Watch.hooked:
-            # A hook cannot be removed: there is one, which does nothing while nobody watches.
-            sys.addaudithook(lambda name, values: Watch.current and Watch.current.heard(name, values))
+            # A hook cannot be removed: there is one, which does nothing while nobody watches, nor when Python takes its
+            # modules apart.
+            sys.addaudithook(lambda name, values: Watch and Watch.current and Watch.current.heard(name, values))
             Watch.hooked = True
 
     def __enter__(self) -> "Watch":
