@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,14 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return "user_network_of_test_cli:Network"
+
+
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Children hear SIGINT, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def write(folder: Path, count: int, *, seed: int = 0, size_px: int = 16, shade: int = 0) -> Path:
@@ -209,7 +218,9 @@ def test_a_folder_that_changes_while_it_is_read(
 
 
 @pytest.mark.slow
-def test_after_an_interruption_only_what_is_missing_is_computed(tmp_path: Path, network: str) -> None:
+def test_after_an_interruption_only_what_is_missing_is_computed(
+    tmp_path: Path, network: str, heard_interrupts: None
+) -> None:
     real, made = write(tmp_path / "real", 300), write(tmp_path / "made", 40, seed=2)
     command = [sys.executable, "-m", "autopv.cli", "evaluate", str(real), str(made), "--extractor", network]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
