@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from autopv.data.arrays import read_array
+from autopv.data.arrays import StoredArray, read_array
 from autopv.data.decode import BrokenImageError, reading
 from autopv.data.demos import demo_files, demo_side_px, load_demo
 from autopv.data.folder import MAX_THREADS, decode_file, find_images
 from autopv.data.layout import find_layout
+from autopv.data.loaded import Loaded
 from autopv.evaluation.image_source import Decoded, ImageSource, SourceChangedError, TensorSource
 
 # What `find_layout` calls the class of images that lie in no sub-folder.
@@ -99,15 +100,7 @@ class FolderSource(ImageSource):
 
 def open_array(path: Path, *, label: str) -> TensorSource:
     """The images of an .npy or .npz file at their own size, with its labels and masks; all of it is held in memory."""
-    stored = read_array(path)
-    return TensorSource(
-        torch.from_numpy(stored.pixels_NHWC).permute(0, 3, 1, 2),
-        label=label,
-        names=stored.names,
-        classes=stored.classes,
-        masks_NHW=None if stored.masks_NHW is None else torch.from_numpy(stored.masks_NHW),
-        kind="array",
-    )
+    return _held(read_array(path), label=label, kind="array")
 
 
 def open_demo(name: str) -> ImageSource:
@@ -117,14 +110,17 @@ def open_demo(name: str) -> ImageSource:
         folder, classes = files
         names = sorted(classes)
         return FolderSource(folder, label=name, names=names, classes=[classes[one] for one in names], kind="demo")
-    loaded = load_demo(name, size_px=demo_side_px(name))
+    return _held(load_demo(name, size_px=demo_side_px(name)), label=name, kind="demo")
+
+
+def _held(loaded: Loaded | StoredArray, *, label: str, kind: str) -> TensorSource:
     return TensorSource(
         torch.from_numpy(loaded.pixels_NHWC).permute(0, 3, 1, 2),
-        label=name,
+        label=label,
         names=loaded.names,
         classes=loaded.classes,
         masks_NHW=None if loaded.masks_NHW is None else torch.from_numpy(loaded.masks_NHW),
-        kind="demo",
+        kind=kind,
     )
 
 

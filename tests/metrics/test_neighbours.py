@@ -2,8 +2,8 @@ from dataclasses import astuple
 
 import pytest
 import torch
+from tensor_sizes import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autopv.errors import MetricError
 from autopv.metrics import neighbours
@@ -136,16 +136,7 @@ def test_blocks_change_nothing(case: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_matrix_of_all_pairs_is_held() -> None:
-    class Largest(TorchDispatchMode):
-        numel = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            out = func(*args, **(kwargs or {}))
-            if isinstance(out, Tensor):
-                self.numel = max(self.numel, out.numel())
-            return out
-
-    with Largest() as largest:
+    with LargestTensor() as largest:
         neighbourhoods(features(2000, 2, seed=0), features(1500, 2, seed=1))
     assert largest.numel <= 512 * 2000
 
