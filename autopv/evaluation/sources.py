@@ -30,8 +30,8 @@ def open_source(
     path = Path(os.path.expanduser(text))
     if text in demo_names():
         return open_demo(text)
-    if path.is_dir() or path.name == FILE_NAME:
-        model = find_model(path.parent if path.is_file() else path)
+    if path.is_dir() or (path.name == FILE_NAME and path.is_file()):
+        model = find_model(path)
         if model is not None:
             return ModelSource(model, label=text, num_samples=num_samples, seed=seed, device=device)
     if path.is_dir():

@@ -145,7 +145,6 @@ def train_fully(request: TrainRequest, *, listener: TrainingListener | None = No
         course = go_on(trainer, request.out, fresh, force=request.force, note=listener.note)
     else:
         course = begin(trainer, fresh)
-    request.out.mkdir(parents=True, exist_ok=True)
     training = _FullTraining(request, material=material, trainer=trainer, course=course, listener=listener)
     return training.run()
 
@@ -169,6 +168,7 @@ class _FullTraining:
         self._pace = Pace(trainer)
         self._fraction = 0.0
         self._saved_step = trainer.position if request.resume else None
+        self._saved_steps_done = trainer.steps_done
         self._save_due_s = 0.0
 
     def run(self) -> TrainResult:
@@ -274,7 +274,7 @@ class _FullTraining:
     def _save(self) -> None:
         started_s = time.monotonic()
         save_checkpoint(self._trainer, self._out, course=self._course)
-        self._saved_step = self._trainer.position
+        self._saved_step, self._saved_steps_done = self._trainer.position, self._trainer.steps_done
         self._log.flush()
         ended_s = time.monotonic()
         self._save_due_s = ended_s + max(CHECKPOINT_EVERY_S, (ended_s - started_s) / _SAVING_SHARE)
@@ -285,7 +285,8 @@ class _FullTraining:
         return f"the last good checkpoint, of step {self._saved_step}, stands in {self._out}"
 
     def _is_save_due(self) -> bool:
-        return time.monotonic() >= self._save_due_s
+        # A step at least lies between two: however slow the disk is, the training goes on.
+        return self._trainer.steps_done > self._saved_steps_done and time.monotonic() >= self._save_due_s
 
     def _is_to_keep(self) -> bool:
         """Whether the model that stands now was asked for, and is not a look's on the way: that one is taken back."""
