@@ -89,16 +89,16 @@ def beginning_lines(beginning: Beginning) -> list[str]:
 def progress_line(progress: FullProgress) -> str:
     """Step, loss, speed, time left and the best distance so far, in one line."""
     training = progress.training
+    look = training.look_fraction
+    towards = "" if look is None or look >= 1 else f" (look at {round(look * training.total_steps)})"
     parts = [
-        f"step {training.position}/{training.total_steps}",
+        f"step {training.position}/{training.total_steps}{towards}",
         f"loss {training.total_loss:.4f}",
         f"{progress.steps_per_s:.1f} steps/s",
         f"{duration_text(progress.seconds_ahead)} left",
     ]
-    if training.look_fraction is not None and training.look_fraction < 1:
-        parts.insert(1, f"annealing for the look at step {round(training.look_fraction * training.total_steps)}")
-    if progress.best is not None:
-        parts.append(f"best {_named(progress.best)}")
+    if progress.best is not None and progress.best.distance is not None:
+        parts.append(f"best {distance_text(progress.best.distance)}")
     return "  ".join(parts)
 
 

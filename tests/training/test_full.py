@@ -89,7 +89,7 @@ def test_kept_models_are_the_trainings_own_and_not_a_looks(undisturbed, images):
 
 # In steps of the training, trunk and decay of each look: 1 | 2, 2-4 | 5, 5-7 | 8-10, 8-14 | 15-20.
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [2, 4, 11, 20])
+@pytest.mark.parametrize("step", [4, 11, 12])
 def test_interrupted_at_any_step_it_ends_bit_for_bit_the_same(
     undisturbed, images, tmp_path, at_step, heard_interrupts, monkeypatch, step
 ):
@@ -104,7 +104,7 @@ def test_interrupted_at_any_step_it_ends_bit_for_bit_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("look", [1, 3, 4])
+@pytest.mark.parametrize("look", [3, 4])
 def test_interrupted_right_after_a_look_it_ends_the_same(undisturbed, images, tmp_path, heard_interrupts, look):
     out = tmp_path / "out"
 
