@@ -93,7 +93,7 @@ def progress_line(progress: FullProgress) -> str:
     towards = "" if look is None or look >= 1 else f" (look at {round(look * training.total_steps)})"
     parts = [
         f"step {training.position}/{training.total_steps}{towards}",
-        f"loss {training.total_loss:.4f}",
+        f"loss {training.total_loss:.3f}",
         f"{progress.steps_per_s:.1f} steps/s",
         f"{duration_text(progress.seconds_ahead)} left",
     ]

@@ -72,7 +72,7 @@ def progress(step: int, *, look_fraction: float | None = None, best: LookRecord 
 
 
 def test_the_line_tells_step_loss_speed_time_left_and_the_best_distance() -> None:
-    assert progress_line(progress(40)) == "step 40/400  loss -1.2346  12.3 steps/s  7.2 min left"
+    assert progress_line(progress(40)) == "step 40/400  loss -1.235  12.3 steps/s  7.2 min left"
     line = progress_line(progress(180, look_fraction=0.5, best=FIRST))
     assert line.startswith("step 180/400 (look at 200)  loss")
     assert line.endswith("best 520.0")
@@ -102,7 +102,7 @@ def test_elsewhere_there_are_plain_lines_now_and_then() -> None:
         for step in (40, 60, 80):
             lines.progress(progress(step))
         lines.note("Going on.")
-    assert stream.getvalue() == "step 40/400  loss -1.2346  12.3 steps/s  7.2 min left\nGoing on.\n"
+    assert stream.getvalue() == "step 40/400  loss -1.235  12.3 steps/s  7.2 min left\nGoing on.\n"
 
 
 def test_a_look_is_told_beside_the_best_so_far() -> None:
