@@ -11,6 +11,7 @@ from torch import Tensor
 from autopv.errors import BudgetError, DataError, InputError
 from autopv.models.base import LossTerms, VideoGenerator, build_model
 from autopv.policy.policy import Policy
+from autopv.training.execution import Execution
 from autopv.training.learner import Learner
 from autopv.training.plan import TrainingPlan
 from autopv.training.streams import BatchOrder, stream
@@ -74,6 +75,7 @@ class Trainer:
         plan: TrainingPlan,
         seed: int,
         device: torch.device | str = "cpu",
+        execution: Execution | None = None,
     ) -> None:
         if images_NCHW.dtype != torch.uint8 or tuple(images_NCHW.shape[1:]) != (channels, size_px, size_px):
             raise DataError(
@@ -109,7 +111,7 @@ class Trainer:
             )
         used_masks_NHW = masks_NHW if "masks" in policy.needs else None
         self.data_digest = training_digest(images_NCHW, used_masks_NHW)
-        self.learner = Learner(model, plan=plan)
+        self.learner = Learner(model, plan=plan, execution=execution)
         self.steps_done = 0
         self.look: Look | None = None
         self._images_NCHW = images_NCHW.to(self.device)
@@ -221,14 +223,14 @@ class Trainer:
         on_progress: Callable[[TrainingProgress], None] | None,
         should_stop: Callable[[], bool] | None,
     ) -> bool:
-        decay_until = end_step / self.total_steps if decay else None
+        decay_until = end_step if decay else None
         reported_at_s = time.monotonic()
         while self.position < end_step:
             if should_stop is not None and should_stop():
                 return False
             # The middle of the step: the first one does not stand still, nor does the last one of a decay.
-            middle = (self.position + 0.5) / self.total_steps
-            learning_rate = self.plan.learning_rate_at(middle, decay_until=decay_until)
+            middle = self.position + 0.5
+            learning_rate = self.plan.learning_rate_at(middle, total_steps=self.total_steps, decay_until=decay_until)
             loss = self._step(learning_rate)
             now_s = time.monotonic()
             if on_progress is not None and (now_s - reported_at_s >= PROGRESS_EVERY_S or self.position == end_step):
@@ -242,7 +244,7 @@ class Trainer:
                         learning_rate=learning_rate,
                         total_loss=float(loss.total_loss.detach()),
                         terms={name: float(value) for name, value in loss.terms.items()},
-                        look_fraction=decay_until,
+                        look_fraction=None if decay_until is None else decay_until / self.total_steps,
                     )
                 )
         return True
@@ -267,7 +269,7 @@ class Trainer:
         loss = self.learner.step(
             frames_BTCHW,
             frame_weights_T=self.policy.frame_weights(self.progress),
-            progress=self.progress,
+            warmth=self.plan.warmth_at(step, total_steps=self.total_steps),
             learning_rate=learning_rate,
             generator=stream(self.seed, purpose="posterior", step=step, device=self.device),
         )
