@@ -67,7 +67,7 @@ class Gaussian(Likelihood):
         log_scale = self.log_scale
         return 0.5 * error * torch.exp(-2 * log_scale) + log_scale, error, log_scale
 
-    def draw(self, outputs_BOHW: Tensor, uniforms_BUHW: Tensor) -> Tensor:  # noqa: ARG002: it leaves nothing to chance
+    def draw(self, outputs_BOHW: Tensor, uniforms_BUHW: Tensor) -> Tensor:  # noqa: ARG002 - nothing is left to chance
         return outputs_BOHW
 
     @property

@@ -30,6 +30,10 @@ class Execution:
         if self.num_parts < 1:
             raise InputError(f"num_parts >= 1 must hold, but got num_parts={self.num_parts}")
 
+    def describe(self) -> str:
+        """Its name in words: precision, and whether compiled."""
+        return self.precision + (" compiled" if self.compiled else "")
+
     def autocast(self, device_type: str) -> AbstractContextManager[None]:
         """The context in which the loss is computed."""
         if self.precision == "float32":
