@@ -254,18 +254,32 @@ class Hvae(VideoGenerator):
         terms |= {f"mse_{t + 1}": error for t, error in enumerate(errors)}
         return LossTerms(total, {name: value.detach() for name, value in terms.items()})
 
-    @torch.no_grad()
     def sample_last_frame(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
         """New images_BCHW in [0, 1]: the likelihood's mean; `temperature` scales every prior's standard deviation."""
         self.check_unlabelled(labels)
-        state = self._first_state(num_images)
+        last = self.read_off[-1:]
+        return self._sample(num_images, read_off=last, generator=generator, temperature=temperature)[:, 0]
+
+    def sample_frames(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        self.check_unlabelled(labels)
+        return self._sample(num_images, read_off=self.read_off, generator=generator, temperature=temperature)
+
+    @torch.no_grad()
+    def _sample(
+        self, num_images: int, *, read_off: Sequence[int], generator: torch.Generator, temperature: float
+    ) -> Tensor:
+        """The frames_BTCHW that are read off after these levels."""
+        state, frames = self._first_state(num_images), []
         noise = self._noise(num_images, generator=generator)
         for index, level in enumerate(self.levels):
             state = level.draw(self._rise(state, index=index), noise=noise[index] * temperature)  # type: ignore[operator]
-        images: Tensor = self.heads[-1](state)
-        return ((images + 1) / 2).clamp(0, 1)
+            if index in read_off:
+                frames.append(self.heads[self.read_off.index(index)](state))
+        return ((torch.stack(frames, 1) + 1) / 2).clamp(0, 1)
 
     def flops_per_image(self, num_frames: int) -> float:
         if num_frames != self.num_frames:
