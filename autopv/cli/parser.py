@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autopv import __version__
-from autopv.cli import evaluate_command, policy_commands, run_commands
+from autopv.cli import evaluate_command, policy_commands, run_commands, sample_command
 
 _BAD_INPUT = 2
 Run = Callable[[argparse.Namespace], int]
@@ -141,21 +141,38 @@ def _add_train_and_sample(commands: _Commands) -> None:
 
     sample = commands.add(
         "sample",
-        run_commands.sample,
-        help_text="sample images from a checkpoint",
-        example="autopv sample --checkpoint model -n 64 --out samples",
+        sample_command.sample,
+        help_text="sample images, or whole videos, from a checkpoint",
+        example="autopv sample --checkpoint model -n 50000 --device cuda --out samples.npz",
     )
     sample.add_argument(
         "--checkpoint",
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder of a checkpoint (a run's model/, or `train --out`)",
+        help="folder of a checkpoint (`train --out`), or a run folder: its model",
     )
     sample.add_argument("-n", type=_positive, default=64, metavar="N", help="number of images")
     sample.add_argument("--seed", type=int, default=0, help="seed of the samples")
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1: fewer oddities, less variety")
-    _out_flag(sample, "folder for the PNG files", required=True)
+    sample.add_argument(
+        "--batch",
+        type=_positive,
+        default=128,
+        metavar="N",
+        help="images at a time: fewer need less memory; another number draws other images",
+    )
+    sample.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to sample")
+    sample.add_argument(
+        "--frames",
+        action="store_true",
+        help="all frames of each sample, most corrupted first: OUT/00000/1.png and so on, frames_NTCHW in an .npz",
+    )
+    _out_flag(
+        sample,
+        "folder for PNG files; or .npz (uint8 images); or for a look a .png, and with --frames a .gif or .webp",
+        required=True,
+    )
 
 
 def _add_evaluate(commands: _Commands) -> None:

@@ -1,12 +1,10 @@
-"""The commands that search, train and sample."""
+"""The commands that search and train."""
 
 import argparse
 import json
 import time
 from pathlib import Path
 from typing import Any
-
-from autopv.errors import InputError
 
 
 def search(arguments: argparse.Namespace) -> int:
@@ -84,27 +82,6 @@ def train(arguments: argparse.Namespace) -> int:
             f"floor {distance_text(result.floor)}, excess {distance_text(result.distance - result.floor)}; "
             f"{result.steps} steps in {result.took_s:.0f} s. Checkpoint in {arguments.out}"
         )
-    return 0
-
-
-def sample(arguments: argparse.Namespace) -> int:
-    from autopv.report.pictures import write_png_folder
-    from autopv.training.checkpoint import load_generator
-    from autopv.training.measure import sample_images
-
-    if arguments.temperature < 0:
-        raise InputError(f"--temperature must be at least 0, but got {arguments.temperature}.")
-    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
-        raise InputError(f"--out {arguments.out} is not empty and nothing is overwritten: choose another folder.")
-    model, info = load_generator(arguments.checkpoint)
-    started_s = time.monotonic()
-    images_NCHW = sample_images(model, num_images=arguments.n, seed=arguments.seed, temperature=arguments.temperature)
-    took_s = time.monotonic() - started_s
-    write_png_folder(images_NCHW, arguments.out)
-    print(
-        f"{arguments.n} images of {info.size_px} px in {arguments.out} ({arguments.n / took_s:.0f} images/s); "
-        f"policy {info.policy.describe()}"
-    )
     return 0
 
 

@@ -96,6 +96,12 @@ class VideoGenerator(nn.Module, ABC):
         """New images_BCHW in [0, 1]; nothing is computed that the last frame does not need."""
 
     @abstractmethod
+    def sample_frames(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        """New videos frames_BTCHW in [0, 1]; the last frames are those of `sample_last_frame`, bit for bit."""
+
+    @abstractmethod
     def flops_per_image(self, num_frames: int) -> float:
         """Forward FLOPs of `loss` per image if the model had that many frames (multiply-add = 2; a step costs 3x)."""
 

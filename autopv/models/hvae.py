@@ -251,17 +251,38 @@ class Hvae(VideoGenerator):
         terms = {"distortion": score, "rate": rate, "log_scale": log_scale}
         return total, terms | {f"mse_{t + 1}": error for t, error in enumerate(errors)}
 
-    @torch.no_grad()
     def sample_last_frame(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
         """New images_BCHW in [0, 1]; `temperature` scales every prior's standard deviation."""
         self.check_unlabelled(labels)
-        state = self._first_state(num_images)
+        last = self.read_off[-1:]
+        return self._sample(num_images, read_off=last, generator=generator, temperature=temperature)[:, 0]
+
+    def sample_frames(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        self.check_unlabelled(labels)
+        return self._sample(num_images, read_off=self.read_off, generator=generator, temperature=temperature)
+
+    @torch.no_grad()
+    def _sample(
+        self, num_images: int, *, read_off: Sequence[int], generator: torch.Generator, temperature: float
+    ) -> Tensor:
+        """The frames_BTCHW that are read off after these levels."""
+        state, frames = self._first_state(num_images), []
         latents = self._split_latents(self.draw_noise(num_images, generator=generator)["latents"])
         for index, level in enumerate(self.levels):
             state = level.draw(self._rise(state, index=index), noise=latents[index] * temperature)  # type: ignore[operator]
-        return self._draw_last(state, generator=generator)
+            if index in read_off:
+                frames.append(self.heads[self.read_off.index(index)](state))
+        uniforms_BUHW = torch.rand(
+            (num_images, self.likelihood.num_uniforms, self.size_px, self.size_px),
+            generator=generator,
+            device=self.device,
+        )
+        frames[-1] = self.likelihood.draw(frames[-1], uniforms_BUHW)
+        return ((torch.stack(frames, 1) + 1) / 2).clamp(0, 1)
 
     def flops_per_image(self, num_frames: int) -> float:
         if num_frames != self.num_frames:
@@ -277,13 +298,6 @@ class Hvae(VideoGenerator):
         placed += [(h, self.level_stages[i].side) for h, i in zip(self.heads, self.read_off, strict=True)]
         # Each of these runs at one resolution, and a convolution costs a multiply-add per weight and position.
         return float(sum(2 * _num_weights(module) * side**2 for module, side in placed))
-
-    def _draw_last(self, state: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Images_BCHW in [0, 1] by the last frame's likelihood."""
-        shape = (len(state), self.likelihood.num_uniforms, self.size_px, self.size_px)
-        uniforms = torch.rand(shape, generator=generator, device=self.device)
-        images: Tensor = self.likelihood.draw(self.heads[-1](state), uniforms)
-        return ((images + 1) / 2).clamp(0, 1)
 
     def _encode(self, frames_BCHW: Tensor) -> list[Tensor]:
         """What the encoder sees at each stage, coarse to fine."""
