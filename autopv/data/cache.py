@@ -1,4 +1,4 @@
-"""Decoded images kept in the user's cache folder. A cache only: what cannot be read or written is done without."""
+"""Decoded images kept in the user's cache folder: read whole, or mapped where they are too many to be held."""
 
 import os
 import tempfile
@@ -14,11 +14,29 @@ from autopv.caching import cache_folder
 def read_cached(key: str) -> NDArray[np.uint8] | None:
     """The array kept under the key, or None where there is none (or a damaged one)."""
     try:
-        with _path(key).open("rb") as file:
+        with cache_path(key).open("rb") as file:
             pixels = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
     return pixels if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 else None
+
+
+def map_cached(key: str) -> NDArray[np.uint8] | None:
+    """The same array without holding it: the system reads what is touched, and lets go of it when memory is short.
+
+    Writing to it changes this process's pages alone, never the file.
+    """
+    return map_file(cache_path(key))
+
+
+def map_file(path: Path) -> NDArray[np.uint8] | None:
+    """The array in an .npy file, mapped; None where there is none, or one that is not uint8 or is cut short."""
+    try:
+        # "c" (copy on write): torch warns about arrays that may not be written to.
+        pixels = np.lib.format.open_memmap(path, mode="c")
+    except (OSError, ValueError, EOFError):
+        return None
+    return pixels if pixels.dtype == np.uint8 and pixels.flags.c_contiguous else None
 
 
 def write_cached(key: str, pixels: NDArray[np.uint8]) -> bool:
@@ -26,7 +44,7 @@ def write_cached(key: str, pixels: NDArray[np.uint8]) -> bool:
 
     The file appears whole or not at all: of two processes that write the same key, the later replaces equal content.
     """
-    path = _path(key)
+    path = cache_path(key)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,5 +59,6 @@ def write_cached(key: str, pixels: NDArray[np.uint8]) -> bool:
     return True
 
 
-def _path(key: str) -> Path:
+def cache_path(key: str) -> Path:
+    """Where the entry of a key lies, if there is one."""
     return cache_folder() / "images" / f"{key}.npy"
