@@ -20,7 +20,8 @@ def available_bytes() -> int:
 
     Where the system gives no estimate, all of the machine's memory.
     """
-    return min(_system_bytes(), _container_bytes() or _system_bytes())
+    system, container = _system_bytes(), _container_bytes()
+    return system if container is None else min(system, container)
 
 
 def _system_bytes() -> int:
