@@ -1,5 +1,6 @@
 """Decoded images kept in the user's cache folder: read whole, or mapped where they are too many to be held."""
 
+import mmap
 import os
 import tempfile
 import zipfile
@@ -9,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopv.caching import cache_folder
+
+# Private and writable, as torch warns about memory that may not be written to. Nothing is ever written, so no memory
+# has to be set aside for it (which would be refused for a file larger than the machine's memory).
+_MAP_FLAGS = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
 
 
 def read_cached(key: str) -> NDArray[np.uint8] | None:
@@ -32,11 +37,23 @@ def map_cached(key: str) -> NDArray[np.uint8] | None:
 def map_file(path: Path) -> NDArray[np.uint8] | None:
     """The array in an .npy file, mapped; None where there is none, or one that is not uint8 or is cut short."""
     try:
-        # "c" (copy on write): torch warns about arrays that may not be written to.
-        pixels = np.lib.format.open_memmap(path, mode="c")
-    except (OSError, ValueError, EOFError):
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            if is_fortran or dtype != np.uint8:
+                return None
+            mapping = mmap.mmap(file.fileno(), 0, flags=_MAP_FLAGS, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            return np.ndarray(shape, np.uint8, buffer=mapping, offset=file.tell())
+    except (OSError, ValueError, EOFError, TypeError):
         return None
-    return pixels if pixels.dtype == np.uint8 and pixels.flags.c_contiguous else None
+
+
+def is_mapped(pixels: NDArray[np.generic]) -> bool:
+    """Whether an array is read from a file where it is touched."""
+    base: object = pixels
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
 
 
 def write_cached(key: str, pixels: NDArray[np.uint8]) -> bool:

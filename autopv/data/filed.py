@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopv.data.cache import cache_path, map_cached, map_file
+from autopv.data.cache import cache_path, is_mapped, map_cached, map_file
 from autopv.data.channels import with_channels
 from autopv.data.memory import fits_in_memory
 from autopv.data.row_file import RowFile
@@ -69,7 +69,7 @@ def channels_first(pixels_NHWC: NDArray[np.uint8], *, channels: int | None) -> T
     if (is_mapped(pixels_NHWC) and wanted == own) or fits_in_memory(count * height * width * wanted):
         pixels_NCHW = with_channels(pixels_NHWC, channels).transpose(0, 3, 1, 2)
         # Of images that are mapped in this order already no copy is made.
-        return torch.from_numpy(np.asarray(np.ascontiguousarray(pixels_NCHW)))
+        return torch.from_numpy(np.ascontiguousarray(pixels_NCHW))
     starts = range(0, count, PIECE_IMAGES)
     content = hashlib.sha256(f"channels first {pixels_NHWC.shape} {wanted}".encode())
     for start in starts:
@@ -84,14 +84,9 @@ def channels_first(pixels_NHWC: NDArray[np.uint8], *, channels: int | None) -> T
     return _tensor(mapped, dtype=torch.uint8)
 
 
-def is_mapped(pixels: NDArray[np.uint8]) -> bool:
-    """Whether an array of a store is read from a file where it is touched."""
-    return isinstance(pixels, np.memmap)
-
-
 def _num_bytes(images: Tensor, rows_N: Tensor) -> int:
     return len(rows_N) * images[:1].numel()
 
 
 def _tensor(mapped: NDArray[np.uint8], *, dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(np.asarray(mapped)).view(dtype)
+    return torch.from_numpy(mapped).view(dtype)

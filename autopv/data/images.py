@@ -135,7 +135,7 @@ def load_images(
             f"{list_skipped(skipped)}; repair or remove them, or go without strict to leave them out"
         )
     images_NCHW = channels_first(loaded.pixels_NHWC, channels=channels)
-    masks_NHW = None if loaded.masks_NHW is None else torch.from_numpy(np.asarray(loaded.masks_NHW))
+    masks_NHW = None if loaded.masks_NHW is None else torch.from_numpy(loaded.masks_NHW)
     labels, class_names = _labels(loaded.classes)
     return ImageSet(
         images_NCHW=images_NCHW,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autopv.data.cache import map_cached, read_cached
+from autopv.data.cache import is_mapped, map_cached, read_cached
 from autopv.data.row_file import RowFile
 from autopv.errors import DataError
 
@@ -25,11 +25,12 @@ def test_what_was_appended_is_mapped_and_an_entry_like_any_other(own_cache: Path
         for piece in pieces:
             file.append(piece)
         mapped = file.finish()
-    assert isinstance(mapped, np.memmap)
+    assert is_mapped(mapped)
     assert np.array_equal(mapped, np.concatenate(pieces))
     read = read_cached("key")
     assert read is not None
     assert np.array_equal(read, mapped)
+    assert not is_mapped(read)
     assert entries(own_cache) == ["key.npy"]
 
 
