@@ -182,7 +182,7 @@ def _add_evaluate(commands: _Commands) -> None:
         help_text="measure generated images against real ones",
         example="autopv evaluate ./defects ./samples --against ./other_samples --train ./seen --out report",
     )
-    kinds = "folder, .npz, .npy, demo set, checkpoint or run folder"
+    kinds = "folder, .npz, .npy, demo or standard set (as in search --data), checkpoint or run folder"
     evaluate.add_argument("reference", metavar="REAL", help=f"real images: {kinds}")
     evaluate.add_argument("generated", metavar="GENERATED", help=f"images in question: {kinds}")
     evaluate.add_argument("--against", nargs="+", metavar="OTHER", help="other generated images to compare them with")
@@ -294,8 +294,10 @@ def _data_flags(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="D",
-        help="folder of images (MVTec-style trees and masks beside images are known), .npz or .npy array, or a demo: "
-        "elpv, textures",
+        help="folder of images (MVTec-style trees and masks beside images are known), .npz or .npy array, a demo "
+        "(elpv, textures), or the training images of a standard set: cifar10, cifar100, mnist, fashionmnist, kmnist, "
+        "celeba. NAME:FOLDER, e.g. cifar10:/data, reads torchvision's files below FOLDER; NAME alone downloads them "
+        "into ~/.cache/autopv/datasets",
     )
     parser.add_argument(
         "--size", type=_positive, metavar="PX", help="side that images are resized to; default: the preset's"
