@@ -267,9 +267,9 @@ class Hvae(VideoGenerator):
 
     @torch.no_grad()
     def _sample(
-        self, num_images: int, *, read_off: Sequence[int], generator: torch.Generator, temperature: float
+        self, num_images: int, *, read_off: tuple[int, ...], generator: torch.Generator, temperature: float
     ) -> Tensor:
-        """The frames_BTCHW that are read off after these levels."""
+        """The frames_BTCHW read off after these levels."""
         state, frames = self._first_state(num_images), []
         latents = self._split_latents(self.draw_noise(num_images, generator=generator)["latents"])
         for index, level in enumerate(self.levels):
