@@ -215,7 +215,8 @@ class Hvae(VideoGenerator):
 
     def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
         """`latents` (N, all levels' sizes): standard normal noise for every level, from one draw."""
-        return {"latents": torch.randn(num_images, self._num_latents, generator=generator, device=self.device)}
+        num_latents = sum(s.latent_channels * s.side**2 for s in self.level_stages)
+        return {"latents": torch.randn(num_images, num_latents, generator=generator, device=self.device)}
 
     def loss_terms(
         self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], warmth: Tensor
@@ -230,26 +231,26 @@ class Hvae(VideoGenerator):
         frames = frames_BTCHW * 2 - 1
         features = self._encode(frames.flatten(1, 2))
         latents = self._split_latents(noise["latents"])
-        state, rate, errors = self._first_state(len(frames)), frames.new_zeros(()), []
-        score = error = log_scale = frames.new_zeros(())
+        state, rate = self._first_state(len(frames)), frames.new_zeros(())
+        painted: list[Tensor] = []
         for index, level in enumerate(self.levels):
             state = self._rise(state, index=index)
             state, kl = level.infer(state, features[self._stage_of_level[index]], noise=latents[index])  # type: ignore[operator]
             rate = rate + kl
             if index in self.read_off:
-                t = self.read_off.index(index)
-                outputs = self.heads[t](state).float()
-                if t == self.num_frames - 1:
-                    score, error, log_scale = self.likelihood.score(outputs, frames[:, t])
-                else:
-                    error = F.mse_loss(outputs, frames[:, t])
-                errors.append(error)
+                painted.append(self.heads[len(painted)](state).float())
+        score, error, log_scale = self.likelihood.score(painted[-1], frames[:, -1])
+        errors = [F.mse_loss(frame, frames[:, t]) for t, frame in enumerate(painted[:-1])]
         rate = rate / frames[:, -1].numel()
-        frame_loss = (frame_weights_T * torch.stack(errors))[:-1].sum()
-        pull = FIRST_RATE_WEIGHT + (1 - FIRST_RATE_WEIGHT) * warmth.clamp(0, 1)
-        total = score + 0.5 * torch.exp(-2 * log_scale.detach()) * frame_loss + pull * rate
+        total = score + (FIRST_RATE_WEIGHT + (1 - FIRST_RATE_WEIGHT) * warmth.clamp(0, 1)) * rate
+        for weight, frame_error in zip(frame_weights_T[:-1], errors, strict=True):
+            total = total + weight * self._frame_score(frame_error, log_scale=log_scale.detach())
         terms = {"distortion": score, "rate": rate, "log_scale": log_scale}
-        return total, terms | {f"mse_{t + 1}": error for t, error in enumerate(errors)}
+        return total, terms | {f"mse_{t + 1}": error for t, error in enumerate((*errors, error))}
+
+    def _frame_score(self, error: Tensor, *, log_scale: Tensor) -> Tensor:
+        """What a pseudo frame's squared error costs at weight 1: as much as the same error of the image."""
+        return 0.5 * torch.exp(-2 * log_scale) * error
 
     def sample_last_frame(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
@@ -322,10 +323,6 @@ class Hvae(VideoGenerator):
         if state.shape[-1] == side:
             return state
         return F.interpolate(self.widen[stage - 1](state), size=side, mode="nearest")
-
-    @property
-    def _num_latents(self) -> int:
-        return sum(s.latent_channels * s.side**2 for s in self.level_stages)
 
     def _split_latents(self, latents: Tensor) -> list[Tensor]:
         """The latents of every level, as maps."""

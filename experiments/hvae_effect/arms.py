@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from autopv.policy import Layer, Policy
 from autopv.spaces import Space
 
-BRIEF = 800
+BRIEF = 600
 """Image-only steps that the compute of a brief trial pays for; 3 and 9 times as much are the longer trainings."""
 EARLY = (1 / 8, 1 / 4, 1 / 2)
 """Looks before the end of a brief trial, in brief trials."""
@@ -44,7 +44,10 @@ def arms() -> dict[str, Policy]:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training: `looks` are annealed measurements, in brief trials; `averages` adds un-annealed ones beside."""
+    """One training: `looks` are annealed measurements, in brief trials; `averages` adds un-annealed ones beside.
+
+    variant: of the model, by its name in variants.py; empty for the model as it is.
+    """
 
     domain: str
     num_images: int
@@ -52,11 +55,12 @@ class Job:
     seed: int
     looks: tuple[float, ...]
     averages: bool = False
+    variant: str = ""
 
     @property
     def key(self) -> str:
         """Names the training and its file."""
-        return f"{self.domain}-{self.num_images}-{self.arm}-{self.seed}"
+        return f"{self.domain}-{self.num_images}-{self.arm}{self.variant and '-' + self.variant}-{self.seed}"
 
 
 WHOLE = 10**6

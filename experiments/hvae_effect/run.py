@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from arms import BRIEF, Job, arms, jobs
+from variants import VARIANTS
 
 from autopv.models.base import VideoGenerator
 from autopv.policy import Policy
@@ -89,8 +90,8 @@ def train(task: tuple[Job, str]) -> None:
 
     def trainer(policy: Policy, total_flops: float) -> Trainer:
         return Trainer(
-            "hvae",
-            preset="tiny",
+            VARIANTS[job.variant].model,
+            preset=VARIANTS[job.variant].preset,
             size_px=SIZE_PX,
             channels=images_NCHW.shape[1],
             policy=policy,
