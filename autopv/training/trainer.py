@@ -22,6 +22,9 @@ PROGRESS_EVERY_S = 2.0
 TRAINING_FLOPS_FACTOR = 3
 # Ops that take from other images find this many, spread over the data: enough variety, and held on the device.
 MAX_DONORS = 256
+# Images that take more than this share of a GPU's free memory stay where they are and travel batch by batch.
+MOST_OF_GPU = 0.25
+_DIGESTED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,13 @@ class Trainer:
         self.learner = Learner(model, plan=plan, execution=execution)
         self.steps_done = 0
         self.look: Look | None = None
-        self._images_NCHW = images_NCHW.to(self.device)
-        self._masks_NHW = None if used_masks_NHW is None else used_masks_NHW.to(self.device)
+        self._images_NCHW = _resident(images_NCHW, device=self.device)
+        self._masks_NHW = None if used_masks_NHW is None else _resident(used_masks_NHW, device=self.device)
         self._donors_NCHW = None
         if "donors" in policy.needs:
             count = min(MAX_DONORS, len(images_NCHW))
             chosen = torch.arange(count) * len(images_NCHW) // count
-            self._donors_NCHW = self._images_NCHW[chosen.to(self.device)].float().div_(255)
+            self._donors_NCHW = self._take(self._images_NCHW, chosen).float().div_(255)
         self._order = BatchOrder(len(images_NCHW), batch_size=plan.batch_size, seed=seed)
 
     @property
@@ -251,9 +254,9 @@ class Trainer:
 
     def _step(self, learning_rate: float) -> LossTerms:
         step = self.position
-        indices = self._order.indices(step).to(self.device)
-        images_BCHW = self._images_NCHW[indices].float().div_(255)
-        masks_BHW = None if self._masks_NHW is None else self._masks_NHW[indices]
+        indices = self._order.indices(step)
+        images_BCHW = self._take(self._images_NCHW, indices).float().div_(255)
+        masks_BHW = None if self._masks_NHW is None else self._take(self._masks_NHW, indices)
         if self.plan.horizontal_flips:
             coins_B = torch.rand(len(images_BCHW), generator=stream(self.seed, purpose="flip", step=step))
             flips_B = coins_B.to(self.device) < 0.5
@@ -276,10 +279,26 @@ class Trainer:
         self.steps_done += 1
         return loss
 
+    def _take(self, rows: Tensor, indices: Tensor) -> Tensor:
+        """Some rows on the training device, wherever all of them are kept."""
+        return rows[indices.to(rows.device)].to(self.device)
+
+
+def _resident(rows: Tensor, *, device: torch.device) -> Tensor:
+    """The rows on the device; where they would take too much of a GPU's memory, as they are."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if rows.nbytes > MOST_OF_GPU * free:
+            return rows
+    return rows.to(device)
+
 
 def training_digest(images_NCHW: Tensor, masks_NHW: Tensor | None) -> str:
     """sha256 (hex) of everything a training sees."""
-    digest = hashlib.sha256(images_NCHW.contiguous().cpu().numpy().tobytes())
-    if masks_NHW is not None:
-        digest.update(masks_NHW.contiguous().cpu().numpy().tobytes())
+    digest = hashlib.sha256()
+    for rows in (images_NCHW, masks_NHW):
+        if rows is not None:
+            # In parts: the images may be more than fit into memory.
+            for part in rows.split(_DIGESTED_ROWS):
+                digest.update(part.contiguous().cpu().numpy().data)
     return digest.hexdigest()
