@@ -48,6 +48,10 @@ class RunFolderError(InputError):
     """A run folder that is missing, in use, damaged, or holds something else."""
 
 
+class StorageError(AutopvError):
+    """A file that could not be written: a full disk, or no permission."""
+
+
 class TrainingDiverged(AutopvError):
     """A loss, gradient or distance is no longer finite."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) or _terminated else signal.SIGINT
-        resume = _resume_command(arguments)
+        resume = _resume_command(arguments, given=sys.argv[1:] if argv is None else argv)
         print(f"\nautopv: interrupted.{' To go on: ' + resume if resume else ''}", file=sys.stderr)
         return _INTERRUPTED + number
     except BrokenPipeError:
@@ -48,7 +49,7 @@ def _terminate(number: int, _: object) -> None:
     raise _Terminated
 
 
-def _resume_command(arguments: argparse.Namespace) -> str | None:
+def _resume_command(arguments: argparse.Namespace, *, given: Sequence[str]) -> str | None:
     if (
         arguments.command in ("search", "resume")
         and arguments.out is not None
@@ -56,7 +57,8 @@ def _resume_command(arguments: argparse.Namespace) -> str | None:
     ):
         return f"autopv resume {arguments.out}"
     if arguments.command == "train":
-        return "the same command with --resume"
+        holds_checkpoint = (arguments.out / "checkpoint.safetensors").exists()
+        return shlex.join(["autopv", *given, *(["--resume"] if holds_checkpoint and not arguments.resume else [])])
     if arguments.command == "evaluate":
         return "the same command (features that were finished are kept)"
     return None

@@ -135,9 +135,37 @@ def _add_train_and_sample(commands: _Commands) -> None:
         metavar="N",
         help="image-only steps that the training's compute pays for",
     )
+    train.add_argument(
+        "--looks",
+        type=_positive,
+        metavar="N",
+        help="how often it is measured: at the end, half, a quarter ... of the compute, each time after annealing on a "
+        "side branch; default: 4",
+    )
+    train.add_argument(
+        "--patience",
+        type=_not_negative,
+        metavar="N",
+        help="end early when so many looks in a row bring no better distance, 0: never; default: 2",
+    )
+    train.add_argument(
+        "--all-images", action="store_true", help="learn from every image, without measuring: none is left for that"
+    )
+    train.add_argument(
+        "--keep-every",
+        type=_positive,
+        metavar="N",
+        help="also keep the model after every N steps of this training (not image-only steps), not annealed, in "
+        "step-N/; default: none",
+    )
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     train.add_argument("--resume", action="store_true", help="go on with the training in --out")
-    _out_flag(train, "folder for the checkpoint", required=True)
+    train.add_argument(
+        "--force",
+        action="store_true",
+        help="with --resume: go on under other settings, or another version of autopv; says what is dropped",
+    )
+    _out_flag(train, "folder for checkpoints and logs", required=True)
 
     sample = commands.add(
         "sample",
@@ -334,4 +362,14 @@ def _positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, but got {text!r}")
     return value

@@ -61,27 +61,24 @@ def status(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     from autopv.policy import Policy
-    from autopv.report.numbers import distance_text
-    from autopv.report.progress import training_lines
+    from autopv.report.training_lines import TrainingLines, training_text
     from autopv.training.full import TrainRequest, train_fully
 
-    policy = Policy.load(arguments.policy)
     request = TrainRequest(
-        policy=policy,
+        policy=Policy.load(arguments.policy),
         **_common(arguments),
         steps=arguments.steps,
         device=arguments.device,
         resume=arguments.resume,
+        force=arguments.force,
+        num_looks=arguments.looks,
+        patience=arguments.patience,
+        all_images=arguments.all_images,
+        keep_every=arguments.keep_every,
     )
-    result = train_fully(request, on_progress=training_lines(f"Training with {policy.describe()}"))
-    if arguments.json:
-        print(json.dumps(vars(result), indent=2))
-    else:
-        print(
-            f"{result.metric} {distance_text(result.distance)} on the search split (n = {result.num_images}), "
-            f"floor {distance_text(result.floor)}, excess {distance_text(result.distance - result.floor)}; "
-            f"{result.steps} steps in {result.took_s:.0f} s. Checkpoint in {arguments.out}"
-        )
+    with TrainingLines() as lines:
+        result = train_fully(request, listener=lines)
+    print(json.dumps(result.to_dict(), indent=2) if arguments.json else training_text(result, out=arguments.out))
     return 0
 
 

@@ -12,7 +12,7 @@ from autopv import __version__
 from autopv.errors import DataError
 from autopv.evaluation.image_source import Decoded, ImageSource, SourceChangedError, fit_image, quantised
 from autopv.models.base import VideoGenerator
-from autopv.training.checkpoint import FILE_NAME, load_generator, read_info
+from autopv.training.checkpoint import FILE_NAME, load_generator, model_file, read_info
 from autopv.training.streams import stream
 
 RUN_FILE_NAME = "run.json"
@@ -26,22 +26,23 @@ CHUNK_IMAGES = 64
 class ModelSource(ImageSource):
     """The first `num_samples` samples that a checkpoint's model gives for a seed, rounded to 8 bits.
 
+    path: a checkpoint file, or a folder whose `model_file` is meant (`file`): of a full training, its best look's.
     Equal seeds give equal samples, on devices of one type and with one version of torch; more samples begin with the
     same ones. The model is loaded when the first sample is asked for.
     """
 
     def __init__(
-        self, folder: Path, *, label: str, num_samples: int, seed: int, device: torch.device | str = "cpu"
+        self, path: Path, *, label: str, num_samples: int, seed: int, device: torch.device | str = "cpu"
     ) -> None:
         if num_samples < 1:
             raise DataError(f"num_samples >= 1 must hold, but got num_samples={num_samples}")
-        self.info = read_info(folder)
+        self.file = model_file(path)
+        self.info = read_info(self.file)
         names = [f"{index:06d}" for index in range(num_samples)]
         super().__init__(label, kind="model", names=names, classes=None, has_masks=False)
         self.seed = seed
-        self._folder = folder
         self._device = torch.device(device)
-        self._checkpoint_digest = _file_digest(folder / FILE_NAME)
+        self._checkpoint_digest = _file_digest(self.file)
         self._model: VideoGenerator | None = None
         self._latest: tuple[int, Tensor] | None = None
 
@@ -74,9 +75,9 @@ class ModelSource(ImageSource):
 
     def _loaded(self) -> VideoGenerator:
         if self._model is None:
-            model, _ = load_generator(self._folder, device=self._device)
+            model, _ = load_generator(self.file, device=self._device)
             # A training that goes on replaces its checkpoint; these would not be the samples of the fingerprint.
-            if _file_digest(self._folder / FILE_NAME) != self._checkpoint_digest:
+            if _file_digest(self.file) != self._checkpoint_digest:
                 raise SourceChangedError(
                     f"a checkpoint must not change while it is evaluated, but that of {self.label!r} was replaced; "
                     "copy the folder, or run again when its training has ended"
@@ -85,29 +86,29 @@ class ModelSource(ImageSource):
         return self._model
 
 
-def find_model(folder: Path) -> Path | None:
-    """The folder of the checkpoint: this one, or that of the run it holds; None where it holds neither.
+def find_model(path: Path) -> Path | None:
+    """A checkpoint file as it is, a checkpoint's folder, or that of the run in this one; None for anything else.
 
     Raises: DataError for a run that has no model yet, or is of a format that is not known.
     """
-    if (folder / FILE_NAME).is_file():
-        return folder
-    if not (folder / RUN_FILE_NAME).is_file():
+    if path.is_file() or model_file(path).is_file():
+        return path
+    if not (path / RUN_FILE_NAME).is_file():
         return None
     try:
-        record = json.loads((folder / RUN_FILE_NAME).read_text(encoding="utf-8"))
+        record = json.loads((path / RUN_FILE_NAME).read_text(encoding="utf-8"))
         version = record["format_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / RUN_FILE_NAME} is damaged and cannot be read: {error}") from error
+        raise DataError(f"{path / RUN_FILE_NAME} is damaged and cannot be read: {error}") from error
     if version != _RUN_FORMAT_VERSION:
         raise DataError(
-            f"this autopv ({__version__}) reads runs of format {_RUN_FORMAT_VERSION}, but {str(folder)!r} has {version}"
+            f"this autopv ({__version__}) reads runs of format {_RUN_FORMAT_VERSION}, but {str(path)!r} has {version}"
         )
-    model = folder / _MODEL_FOLDER
+    model = path / _MODEL_FOLDER
     if not (model / FILE_NAME).is_file():
         raise DataError(
-            f"a run to evaluate must have ended with a model, but {str(folder)!r} has no {_MODEL_FOLDER}/{FILE_NAME}; "
-            f"finish it by `autopv resume {folder}`, or name the checkpoint folder of one of its trials"
+            f"a run to evaluate must have ended with a model, but {str(path)!r} has no {_MODEL_FOLDER}/{FILE_NAME}; "
+            f"finish it by `autopv resume {path}`, or name the checkpoint folder of one of its trials"
         )
     return model
 

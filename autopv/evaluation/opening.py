@@ -15,6 +15,7 @@ from autopv.errors import DataError
 from autopv.evaluation.image_source import ImageSource, TensorSource
 from autopv.evaluation.model_source import RUN_FILE_NAME, ModelSource
 from autopv.evaluation.sources import open_source
+from autopv.training.checkpoint import BEST_FOLDER
 from autopv.training.trainer import training_digest
 
 # As many samples as steady a distance at the usual n, and a bound on what a slow sampler costs unasked.
@@ -64,6 +65,12 @@ def open_sets(
         notes.append(f"all images are brought to {size} px, the size of the generated ones")
     seen = None if train is None else open_source(train, role="--train", num_samples=samples, seed=seed, device=device)
     models = [one for one in made if isinstance(one, ModelSource)]
+    for one in models:
+        if one.file.parent.name == BEST_FOLDER and Path(one.label).name not in (BEST_FOLDER, one.file.name):
+            notes.append(
+                f"{one.label} stands for the model of its best look, at step {one.info.position}; "
+                f"{Path(one.label) / one.file.name} would be its last checkpoint"
+            )
     if num_samples is not None and not models:
         raise DataError("--samples is how many images a model generates, but no generated set is a model; leave it out")
     if group_by is not None and (not models or seen is not None):
@@ -94,24 +101,33 @@ def _common_size(made: tuple[ImageSource, ...]) -> int:
 def _apart(
     name: str, whole: ImageSource, *, models: list[ModelSource], group_by: str | None, notes: list[str]
 ) -> tuple[ImageSource, ImageSource | None]:
-    """The reference without, and with only, what every one of the models was trained on, where that is to be known."""
+    """The reference without, and with only, what every one of the models was trained on, where that is to be known.
+
+    Where a model was trained on every image of it (`autopv train --all-images`), it stays whole: none is left apart.
+    """
     known: dict[str, tuple[ImageSet, Splits]] = {}
     for model in models:
         run = _run_record(model)
+        course = model.info.course
         image_set = load_images(
             name,
             size_px=model.info.size_px,
             channels=model.info.channels,
-            group_by=group_by or run.get("group_by"),
+            group_by=group_by or run.get("group_by") or (None if course is None else course.group_by),
         )
+        if _was_trained_on(model, image_set.images_NCHW, image_set.masks_NHW):
+            notes.append(
+                f"{model.label} was trained on every image of {name}: none is left that it has not seen, so its "
+                "distances say how well it reproduces them, and favour it for memorising; name images it has not seen "
+                f"as the reference, and --train {name}"
+            )
+            return whole, None
         try:
             # A search splits once, and trains on those splits from many seeds.
             splits = split_images(image_set, seed=run.get("seed", model.info.seed))
         except DataError:
             break  # too few to have been split, so not what it was trained on
-        images_NCHW, masks_NHW = _of_split(image_set, splits, "train")
-        digests = [training_digest(images_NCHW, mask) for mask in (None, masks_NHW)]
-        if model.info.data_digest not in digests:
+        if not _was_trained_on(model, *_of_split(image_set, splits, "train")):
             break
         known[splits.digest] = (image_set, splits)
     else:
@@ -127,6 +143,11 @@ def _apart(
         "memorise; name them by --train"
     )
     return whole, None
+
+
+def _was_trained_on(model: ModelSource, images_NCHW: Tensor, masks_NHW: Tensor | None) -> bool:
+    """Whether these images were what the model learnt from, with the masks if its policy needed them."""
+    return model.info.data_digest in [training_digest(images_NCHW, masks) for masks in (None, masks_NHW)]
 
 
 def _subset(image_set: ImageSet, splits: Splits, split: str, *, name: str) -> TensorSource:

@@ -34,8 +34,8 @@ def open_source(
     standard = StandardSet.parse(text)
     if standard is not None:
         return open_standard_set(standard, label=text)
-    if path.is_dir() or path.name == FILE_NAME:
-        model = find_model(path.parent if path.is_file() else path)
+    if path.is_dir() or (path.name == FILE_NAME and path.is_file()):
+        model = find_model(path)
         if model is not None:
             return ModelSource(model, label=text, num_samples=num_samples, seed=seed, device=device)
     if path.is_dir():

@@ -2,16 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from autopv.report.numbers import distance_text
 from autopv.search.budget import Budget, device_time_text, rounded_up
-from autopv.training.trainer import TrainingProgress
 from autopv.verify.statistics import MIN_BLOCKS
 
 _HEARTBEAT_S = 15.0
-_TRAINING_LINE_EVERY_S = 5.0
 
 
 class ProgressLines:
@@ -128,32 +126,3 @@ def _reserve(event: Mapping[str, Any], budget: Budget) -> str:
     if not event["reserve_s"]:
         return ""
     return f" ({device_time_text(round(event['reserve_s']), device=budget.device)} kept back for it)"
-
-
-def training_lines(title: str, *, stream: TextIO | None = None) -> Callable[[TrainingProgress], None]:
-    """A listener for a full training: now and then a line with step, loss, speed and the time left; first the title."""
-    stream = stream or sys.stderr
-    started_s, first_position, last_line_s = time.monotonic(), -1, 0.0
-
-    def on_progress(progress: TrainingProgress) -> None:
-        nonlocal first_position, last_line_s
-        now_s = time.monotonic()
-        if first_position < 0:
-            first_position = progress.position
-            print(title, file=stream, flush=True)
-        done = progress.position - first_position
-        if now_s - last_line_s < _TRAINING_LINE_EVERY_S and progress.position < progress.total_steps:
-            return
-        last_line_s = now_s
-        speed = ""
-        if done > 0:
-            rate = done / (now_s - started_s)
-            left_s = (progress.total_steps - progress.position) / rate
-            speed = f"  {rate:.1f} steps/s  {left_s / 60:.1f} min left"
-        print(
-            f"step {progress.position}/{progress.total_steps}  loss {progress.total_loss:.4f}{speed}",
-            file=stream,
-            flush=True,
-        )
-
-    return on_progress

@@ -1,95 +1,320 @@
-"""Full training: one policy, one model, trained to its end with checkpoints, then measured once."""
+"""Full training: one policy, one model, measured on its way and stopped when nothing gets better, with checkpoints."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from autopv.errors import CheckpointError
+from autopv.data.pictures import image_grid
+from autopv.errors import CheckpointError, InputError, MetricError, StorageError, TrainingDiverged
+from autopv.metrics.choice import AUTO
+from autopv.models.base import VideoGenerator
 from autopv.policy import Policy
-from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkpoint
-from autopv.training.material import Material, Setup
-from autopv.training.measure import measure
+from autopv.training.checkpoint import BEST_FOLDER, FILE_NAME, save_checkpoint, save_model
+from autopv.training.checkpoint_file import remove_parts
+from autopv.training.course import Course, LookRecord, end_step
+from autopv.training.event_log import EventLog
+from autopv.training.full_material import FullMaterial
+from autopv.training.going_on import begin, go_on
+from autopv.training.interrupts import DeferredInterrupts
+from autopv.training.listener import Beginning, TrainingListener
+from autopv.training.material import Setup
+from autopv.training.measure import sample_images
+from autopv.training.pace import Pace, steps_ahead
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer, TrainingProgress
 
+DEFAULT_LOOKS = 4
+DEFAULT_PATIENCE = 2
 CHECKPOINT_EVERY_S = 30.0
+# A slow disk must not take more than this share of the time.
+_SAVING_SHARE = 0.05
+# Sample grids: as many images, in as many columns, and enlarged to about so many pixels if they are small.
+_GRID_IMAGES, _GRID_COLUMNS, _GRID_PX = 64, 8, 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest(Setup):
-    """A full training; `steps` is how many image-only steps its compute pays for (a longer video gets fewer)."""
+    """A full training; `steps` is how many image-only steps its compute pays for (a longer video gets fewer).
+
+    num_looks: at 1/2^k ... 1/4, 1/2 and all of the compute it is measured. patience: looks in a row that may bring
+    nothing better; 0 never gives up. None leaves both to autopv. all_images: learn from the search and final splits
+    too; nothing is measured then. keep_every: also keep the model after each so many steps of this training.
+    force: with `resume`, go on although policy, length, seed, data, metric, looks or autopv's version are others.
+    """
 
     policy: Policy
     out: Path
     steps: int
     device: str = "cpu"
     resume: bool = False
+    force: bool = False
+    num_looks: int | None = None
+    patience: int | None = None
+    all_images: bool = False
+    keep_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("num_looks", 1), ("patience", 0), ("keep_every", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} >= {least} must hold for a training, but got {name}={value}")
+        if self.force and not self.resume:
+            raise InputError("--force tells --resume to go on under other settings; leave it out without --resume")
+        if self.all_images:
+            given: dict[str, object] = {"--looks": self.num_looks, "--patience": self.patience}
+            given["--metric"] = None if self.metric == AUTO else self.metric
+            for flag, value in given.items():
+                if value is not None:
+                    raise InputError(
+                        f"--all-images leaves no image to measure by, so {flag} {value} would change nothing: leave "
+                        "one of the two out"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a full training came to: its last-frame distance on the search split, and the floor there."""
+    """What a full training came to. distances: of last frames on the search split, None where nothing was measured.
 
-    metric: str
-    distance: float
-    floor: float
-    num_images: int
+    ended: `compute` (all of it spent) or `patience`. steps: behind the model of the last look; look_steps: beside them,
+    on the decays of looks before the end. took_s: in this launch.
+    """
+
+    metric: str | None
+    num_images: int | None
+    floor: float | None
+    looks: tuple[LookRecord, ...]
+    best: LookRecord | None
+    ended: str
+    trained_on: str
+    num_train_images: int
     steps: int
+    total_steps: int
+    look_steps: int
     took_s: float
 
+    @property
+    def excess(self) -> float | None:
+        """The best distance minus the floor."""
+        if self.best is None or self.best.distance is None or self.floor is None:
+            return None
+        return self.best.distance - self.floor
 
-def train_fully(request: TrainRequest, *, on_progress: Callable[[TrainingProgress], None] | None = None) -> TrainResult:
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON types."""
+        values = {**vars(self), "looks": [vars(look) for look in self.looks]}
+        return {**values, "best": None if self.best is None else vars(self.best), "excess": self.excess}
+
+
+def train_fully(request: TrainRequest, *, listener: TrainingListener | None = None) -> TrainResult:
     """Trains into `request.out`, saving as it goes; resumes bit for bit where `request.resume` says so.
+
+    There are then: the last checkpoint, to go on from; `best/`, the model of the best look; `step-N/` as asked for;
+    `logs/` for TensorBoard; and policy.json.
 
     Raises:
         InputError: the request cannot be met; nothing has been written then.
-        CheckpointError: the folder holds something already, or nothing to resume.
-        TrainingDiverged: a loss or gradient is no longer finite; the last checkpoint stands.
-        KeyboardInterrupt: the user stopped it; the last checkpoint stands.
+        CheckpointError: the folder holds something already, or nothing to resume, or another training.
+        TrainingDiverged: a loss, gradient or sample is no longer finite; the last checkpoint stands.
+        StorageError: something could not be saved; the last checkpoint stands.
+        KeyboardInterrupt: the user stopped it; all that was done is saved.
     """
-    holds_checkpoint = (request.out / FILE_NAME).exists()
-    if not request.resume and request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
-        hint = "add --resume to go on with the training in it, or " if holds_checkpoint else ""
-        raise CheckpointError(
-            f"--out {request.out} is not empty and nothing is overwritten: {hint}choose another folder."
-        )
-    if request.resume and not holds_checkpoint:
-        raise CheckpointError(f"--resume: {request.out} holds no {FILE_NAME}; leave --resume out to start there.")
+    _check_out(request)
+    if request.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda needs a GPU that torch can use, but there is none; see `autopv doctor`")
     torch.set_num_threads(1)
-    material = Material.load(request)
-    metric = material.metric("search")
-    trainer = _trainer(request, images_NCHW=material.images("train"), masks_NHW=material.masks("train"))
-    started_s = time.monotonic()
-    if request.resume:
-        resume_checkpoint(trainer, request.out)
-    else:
-        save_checkpoint(trainer, request.out)  # whenever it is interrupted, there is something to resume
-    model = None
-    while model is None:
-        model = trainer.annealed_look(1.0, on_progress=on_progress, should_stop=_timer(CHECKPOINT_EVERY_S))
-        save_checkpoint(trainer, request.out)
-    request.policy.save(request.out / "policy.json", overwrite=True)
-    return TrainResult(
-        metric=metric.identity.name,
-        distance=measure(model, metric, seed=request.seed),
-        floor=material.floor("search"),
-        num_images=metric.identity.num_images,
-        steps=trainer.steps_done,
-        took_s=time.monotonic() - started_s,
+    listener = listener or TrainingListener()
+    material = FullMaterial.load(request, all_images=request.all_images)
+    trainer = _trainer(request, material)
+    looks = DEFAULT_LOOKS if request.num_looks is None else request.num_looks
+    fresh = Course(
+        data=request.data,
+        group_by=request.group_by,
+        trained_on=material.trained_on,
+        num_looks=1 if request.all_images else looks,
+        fractions=(),
+        patience=0 if request.all_images else (DEFAULT_PATIENCE if request.patience is None else request.patience),
+        metric=None if material.metric is None else material.metric.identity.to_dict(),
+        floor=material.floor,
+        log_folder="logs",
     )
+    if request.resume:
+        remove_parts(request.out)
+        course = go_on(trainer, request.out, fresh, force=request.force, note=listener.note)
+    else:
+        course = begin(trainer, fresh)
+    training = _FullTraining(request, material=material, trainer=trainer, course=course, listener=listener)
+    return training.run()
 
 
-def _timer(seconds: float) -> Callable[[], bool]:
-    """A question that is answered with yes once the time is up."""
-    end_s = time.monotonic() + seconds
-    return lambda: time.monotonic() >= end_s
+class _FullTraining:
+    """The loop over looks; what it has done lies in the folder at every moment."""
+
+    def __init__(
+        self,
+        request: TrainRequest,
+        *,
+        material: FullMaterial,
+        trainer: Trainer,
+        course: Course,
+        listener: TrainingListener,
+    ) -> None:
+        self._request, self._material, self._trainer, self._course = request, material, trainer, course
+        self._out = request.out
+        self._listener = listener
+        self._log = EventLog(request.out / course.log_folder)
+        self._pace = Pace(trainer)
+        self._fraction = 0.0
+        self._saved_step = trainer.position if request.resume else None
+        self._saved_steps_done = trainer.steps_done
+        self._save_due_s = 0.0
+
+    def run(self) -> TrainResult:
+        """The looks that are ahead, one after the other, and what they came to."""
+        started_s = time.monotonic()
+        trainer = self._trainer
+        self._listener.began(
+            Beginning(
+                policy=trainer.policy.describe(),
+                num_images=len(self._material.images_NCHW),
+                position=trainer.position,
+                total_steps=trainer.total_steps,
+                look_steps=steps_ahead(trainer, self._course) - (trainer.total_steps - trainer.trunk_position),
+                course=self._course,
+            )
+        )
+        try:
+            # Saved before the first step: whenever it is interrupted, there is something to resume.
+            self._save()
+            self._request.policy.save(self._out / "policy.json", overwrite=True)
+            while self._course.fractions_ahead:
+                fraction = self._course.fractions_ahead[0]
+                model = self._train_to(fraction)
+                self._look(model, fraction=fraction)
+        except (TrainingDiverged, StorageError) as error:
+            raise type(error)(
+                f"{error}; {self._what_stands()}"
+                + (": make room and go on by --resume" if isinstance(error, StorageError) else "")
+            ) from error
+        finally:
+            self._log.close()
+        course, metric = self._course, self._material.metric
+        last = course.looks[-1]
+        return TrainResult(
+            metric=None if metric is None else metric.identity.name,
+            num_images=None if metric is None else metric.identity.num_images,
+            floor=course.floor,
+            looks=course.looks,
+            best=course.best,
+            ended="compute" if last.fraction >= 1 else "patience",
+            trained_on=course.trained_on,
+            num_train_images=len(self._material.images_NCHW),
+            steps=last.step,
+            total_steps=trainer.total_steps,
+            look_steps=last.steps_done - last.step,
+            took_s=time.monotonic() - started_s,
+        )
+
+    def _train_to(self, fraction: float) -> VideoGenerator:
+        """The annealed model of the look at `fraction`, saved on the way whenever it is time."""
+        self._fraction = fraction
+        while True:
+            # A step is never cut in two, and an interruption finds everything saved.
+            with DeferredInterrupts() as interrupts:
+                with self._pace.training():
+                    model = self._trainer.annealed_look(
+                        fraction,
+                        on_progress=self._on_progress,
+                        should_stop=lambda: interrupts.asked or self._is_save_due() or self._is_to_keep(),
+                    )
+                if self._is_to_keep():
+                    save_model(self._trainer, self._kept(), course=self._course)
+                self._save()
+            if model is not None:
+                return model
+
+    def _look(self, model: VideoGenerator, *, fraction: float) -> None:
+        """Measures the model, and keeps what was found: first the best model, then the record that names it."""
+        metric, trainer = self._material.metric, self._trainer
+        num_images = _GRID_IMAGES if metric is None else metric.identity.num_generated
+        with self._pace.measuring():
+            samples_NCHW = sample_images(model, num_images=num_images, seed=self._request.seed)
+            try:
+                distance = None if metric is None else metric.distance(samples_NCHW)
+            except MetricError as error:
+                raise TrainingDiverged(f"the model of step {trainer.position} cannot be measured: {error}") from error
+        step = end_step(fraction, total_steps=trainer.total_steps)
+        look = LookRecord(fraction=fraction, step=step, steps_done=trainer.steps_done, distance=distance)
+        course = self._course.after(look)
+        if distance is not None and course.floor is not None and metric is not None:
+            name = metric.identity.name
+            self._log.scalars(
+                "looks", {f"distance/{name}": distance, f"excess/{name}": distance - course.floor}, step=step
+            )
+        scale = max(1, _GRID_PX // samples_NCHW.shape[-1])
+        grid_HWC = image_grid(samples_NCHW[:_GRID_IMAGES], columns=_GRID_COLUMNS, scale=scale)
+        self._log.picture("looks", "samples", grid_HWC, step=step)
+        with DeferredInterrupts():
+            if course.best is look:
+                save_model(trainer, self._out / BEST_FOLDER, course=course)
+            self._course = course
+            self._save()
+        self._listener.looked(look, course=course)
+
+    def _on_progress(self, progress: TrainingProgress) -> None:
+        full = self._pace.report(progress, course=self._course)
+        run = "trunk" if progress.look_fraction is None else f"look-{self._fraction:g}"
+        values = {f"loss/{name}": value for name, value in progress.terms.items()}
+        values |= {"loss/total": progress.total_loss, "learning_rate": progress.learning_rate}
+        self._log.scalars(run, {**values, "images_per_s": full.images_per_s}, step=progress.position)
+        self._listener.progress(full)
+
+    def _save(self) -> None:
+        started_s = time.monotonic()
+        save_checkpoint(self._trainer, self._out, course=self._course)
+        self._saved_step, self._saved_steps_done = self._trainer.position, self._trainer.steps_done
+        self._log.flush()
+        ended_s = time.monotonic()
+        self._save_due_s = ended_s + max(CHECKPOINT_EVERY_S, (ended_s - started_s) / _SAVING_SHARE)
+
+    def _what_stands(self) -> str:
+        if self._saved_step is None:
+            return f"nothing could be saved in {self._out}"
+        return f"the last good checkpoint, of step {self._saved_step}, stands in {self._out}"
+
+    def _is_save_due(self) -> bool:
+        # A step at least lies between two: however slow the disk is, the training goes on.
+        return self._trainer.steps_done > self._saved_steps_done and time.monotonic() >= self._save_due_s
+
+    def _is_to_keep(self) -> bool:
+        """Whether the model that stands now was asked for, and is not a look's on the way: that one is taken back."""
+        every, trainer = self._request.keep_every, self._trainer
+        if every is None or trainer.position == 0 or trainer.position % every:
+            return False
+        look = trainer.look
+        if look is not None and look.end_step < trainer.total_steps and trainer.position > look.trunk_step:
+            return False
+        return not (self._kept() / FILE_NAME).exists()
+
+    def _kept(self) -> Path:
+        return self._out / f"step-{self._trainer.position:06d}"
 
 
-def _trainer(request: TrainRequest, *, images_NCHW: torch.Tensor, masks_NHW: torch.Tensor | None) -> Trainer:
+def _check_out(request: TrainRequest) -> None:
+    out, holds_checkpoint = request.out, (request.out / FILE_NAME).exists()
+    if request.resume:
+        if not holds_checkpoint:
+            raise CheckpointError(f"--resume: {out} holds no {FILE_NAME}; leave --resume out to start there.")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        hint = "add --resume to go on with the training in it, or " if holds_checkpoint else ""
+        raise CheckpointError(f"--out {out} is not empty and nothing is overwritten: {hint}choose another folder.")
+
+
+def _trainer(request: TrainRequest, material: FullMaterial) -> Trainer:
     def build(policy: Policy, plan: TrainingPlan) -> Trainer:
+        images_NCHW = material.images_NCHW
         return Trainer(
             request.model,
             preset=request.preset,
@@ -97,7 +322,7 @@ def _trainer(request: TrainRequest, *, images_NCHW: torch.Tensor, masks_NHW: tor
             channels=images_NCHW.shape[1],
             policy=policy,
             images_NCHW=images_NCHW,
-            masks_NHW=masks_NHW,
+            masks_NHW=material.masks_NHW,
             plan=plan,
             seed=request.seed,
             device=request.device,

@@ -299,6 +299,6 @@ def training_digest(images_NCHW: Tensor, masks_NHW: Tensor | None) -> str:
     for rows in (images_NCHW, masks_NHW):
         if rows is not None:
             # In parts: the images may be more than fit into memory.
-            for part in rows.split(_DIGESTED_ROWS):
+            for part in torch.split(rows, _DIGESTED_ROWS):
                 digest.update(part.contiguous().cpu().numpy().data)
     return digest.hexdigest()

@@ -10,10 +10,12 @@ from source_cases import write_checkpoint
 from autopv.data.images import load_images
 from autopv.data.splits import split_images
 from autopv.errors import DataError
+from autopv.evaluation.model_source import ModelSource
 from autopv.evaluation.opening import open_sets
 from autopv.models.base import build_model
 from autopv.policy.policy import Policy
-from autopv.training.checkpoint import save_checkpoint
+from autopv.training.checkpoint import FILE_NAME, save_checkpoint
+from autopv.training.course import Course
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
 
@@ -21,11 +23,19 @@ SIZE_PX = 8
 
 
 def write_trained(
-    folder: Path, data: Path, *, seed: int = 0, split_seed: int | None = None, group_by: str | None = None
+    folder: Path,
+    data: Path,
+    *,
+    seed: int = 0,
+    split_seed: int | None = None,
+    group_by: str | None = None,
+    on_all: bool = False,
+    course: Course | None = None,
 ) -> None:
-    """A model that was about to be trained on the data's training split."""
+    """A model that was about to be trained on the data's training split, or on all of it."""
     images = load_images(str(data), size_px=SIZE_PX, channels=1, group_by=group_by)
     splits = split_images(images, seed=seed if split_seed is None else split_seed)
+    rows = torch.arange(len(images)) if on_all else splits.train
     model = build_model("hvae", preset="tiny", size_px=SIZE_PX, channels=1, num_frames=1, seed=seed)
     trainer = Trainer(
         "hvae",
@@ -33,11 +43,11 @@ def write_trained(
         size_px=SIZE_PX,
         channels=1,
         policy=Policy.image_only(),
-        images_NCHW=images.images_NCHW[splits.train],
+        images_NCHW=images.images_NCHW[rows],
         plan=TrainingPlan(total_flops=100 * model.flops_per_image(1), batch_size=4),
         seed=seed,
     )
-    save_checkpoint(trainer, folder)
+    save_checkpoint(trainer, folder, course=course)
 
 
 @pytest.fixture
@@ -150,6 +160,49 @@ def test_a_run_knows_how_its_images_were_grouped(tmp_path: Path, parts: Path) ->
     shutil.copytree(tmp_path / "run" / "model", model)
     assert open_sets(str(parts), (model,), num_samples=8).train is None
     assert open_sets(str(parts), (model,), num_samples=8, group_by=pattern).train is not None
+
+
+def test_a_full_training_knows_how_its_images_were_grouped(tmp_path: Path, parts: Path) -> None:
+    pattern = r"(\d\d)\d\.png$"
+    course = Course(
+        data=str(parts),
+        group_by=pattern,
+        trained_on="train",
+        num_looks=1,
+        fractions=(1.0,),
+        patience=0,
+        metric=None,
+        floor=None,
+        log_folder="logs",
+    )
+    write_trained(tmp_path / "model", parts, group_by=pattern, course=course)
+    sets = open_sets(str(parts), (str(tmp_path / "model"),), num_samples=8)
+    assert sets.train is not None
+
+
+def test_a_model_that_has_seen_every_image_is_told(tmp_path: Path, parts: Path) -> None:
+    write_trained(tmp_path / "all", parts, on_all=True)
+    write_trained(tmp_path / "split", parts)
+    for models in (("all",), ("split", "all")):
+        sets = open_sets(str(parts), tuple(str(tmp_path / name) for name in models), num_samples=8)
+        assert sets.train is None
+        assert len(sets.reference) == 120
+        (note,) = (note for note in sets.notes if "every image" in note)
+        assert f"{tmp_path / 'all'} was trained on every image of {parts}" in note
+        assert "--train" in note
+        assert not any("no training or search has seen" in note for note in sets.notes)
+
+
+def test_a_full_training_stands_for_the_model_of_its_best_look(tmp_path: Path, parts: Path) -> None:
+    out = tmp_path / "out"
+    write_trained(out, parts, seed=1)
+    write_trained(out / "best", parts, seed=0)
+    for name, seed, is_told in ((out, 0, True), (out / "best", 0, False), (out / FILE_NAME, 1, False)):
+        sets = open_sets(str(parts), (str(name),), num_samples=8)
+        (model,) = sets.generated
+        assert isinstance(model, ModelSource)
+        assert model.info.seed == seed
+        assert any("best look" in note for note in sets.notes) == is_told
 
 
 def test_a_run_splits_by_its_own_seed_and_trains_from_others(tmp_path: Path, parts: Path) -> None:

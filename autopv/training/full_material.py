@@ -1,0 +1,50 @@
+"""What a full training learns from and is measured by: the splits' images, or every image and no measure."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor
+
+from autopv.data.images import load_images
+from autopv.metrics.metric import LastFrameMetric
+from autopv.training.material import Material, Setup
+
+TRAIN, ALL = "train", "all"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FullMaterial:
+    """images_NCHW (uint8) and masks_NHW to learn from. metric and floor: on the search split, if there is one."""
+
+    trained_on: str
+    images_NCHW: Tensor
+    masks_NHW: Tensor | None
+    metric: LastFrameMetric | None
+    floor: float | None
+
+    @classmethod
+    def load(cls, setup: Setup, *, all_images: bool) -> Self:
+        """The train split measured by the search split, or all images. Raises: InputError where they cannot serve."""
+        if not all_images:
+            material = Material.load(setup)
+            return cls(
+                trained_on=TRAIN,
+                images_NCHW=material.images("train"),
+                masks_NHW=material.masks("train"),
+                metric=material.metric("search"),
+                floor=material.floor("search"),
+            )
+        image_set = load_images(
+            setup.data,
+            size_px=setup.resolved_size_px,
+            channels=setup.channels,
+            group_by=setup.group_by,
+            strict=setup.strict,
+        )
+        return cls(
+            trained_on=ALL,
+            images_NCHW=image_set.images_NCHW,
+            masks_NHW=image_set.masks_NHW,
+            metric=None,
+            floor=None,
+        )
