@@ -158,7 +158,21 @@ def _add_train_and_sample(commands: _Commands) -> None:
         help="also keep the model after every N steps of this training (not image-only steps), not annealed, in "
         "step-N/; default: none",
     )
-    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
+    train.add_argument("--device", choices=("cpu", "cuda"), help="where to train; default: cuda if there is one")
+    train.add_argument("--batch-size", type=_positive, metavar="N", help="images a step; default: the plan's, 32")
+    train.add_argument("--learning-rate", type=float, metavar="R", help="of AdamW, at its height; default: the plan's")
+    train.add_argument("--flips", action="store_true", help="mirror half of the images, where left and right are alike")
+    train.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="of the arithmetic; default: bfloat16 on a GPU that has it, else float32",
+    )
+    train.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="compile the model; default: if a few steps show it to be faster, in trainings of minutes and more",
+    )
     train.add_argument("--resume", action="store_true", help="go on with the training in --out")
     train.add_argument(
         "--force",

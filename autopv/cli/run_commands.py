@@ -62,13 +62,19 @@ def status(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     from autopv.policy import Policy
     from autopv.report.training_lines import TrainingLines, training_text
+    from autopv.training.fastest import default_device
     from autopv.training.full import TrainRequest, train_fully
 
     request = TrainRequest(
         policy=Policy.load(arguments.policy),
         **_common(arguments),
         steps=arguments.steps,
-        device=arguments.device,
+        device=arguments.device or default_device(),
+        precision=arguments.precision,
+        compiled=arguments.compile,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        flips=arguments.flips,
         resume=arguments.resume,
         force=arguments.force,
         num_looks=arguments.looks,

@@ -31,6 +31,11 @@ class Choice:
         return f"{self.execution.describe()} ({tried} a step{failed})"
 
 
+def default_device() -> str:
+    """Where trainings run unless told otherwise: a GPU if torch sees one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def default_execution(device: torch.device | str) -> Execution:
     """What is used without trying: bfloat16 on a GPU that has it, float32 elsewhere; not compiled."""
     has_bfloat16 = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
