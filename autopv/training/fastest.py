@@ -9,8 +9,9 @@ import torch
 from autopv.training.execution import Execution
 from autopv.training.trainer import Trainer
 
-# A training that is over sooner than this is not worth trying anything for.
+# A training that is over sooner than this is not worth compiling for, and one of few steps not even timing.
 WORTH_TRYING_S = 120.0
+FEWEST_STEPS = 200
 _WARM_UP_STEPS, _TIMED_STEPS = 2, 6
 # Another way must save this share of the remaining time: a difference of less is noise, and compiling can go wrong.
 _WORTH_CHANGING = 0.05
@@ -58,6 +59,8 @@ def fastest_execution(
     if compiled is not None:
         return Choice(execution=replace(base, compiled=compiled), step_s={}, failed={})
     trainer = build(base)
+    if trainer.total_steps < FEWEST_STEPS:
+        return Choice(execution=base, step_s={}, failed={})
     best_s = _step_s(trainer)
     step_s = {base.describe(): best_s}
     failed: dict[str, str] = {}

@@ -23,9 +23,13 @@ def fail(*_, **__):
     raise RuntimeError("no compiler\nsecond line")
 
 
+def test_a_training_of_few_steps_is_not_even_timed(make_trainer):
+    assert fastest_execution(builder(make_trainer, steps=20, built=[]), device="cpu").step_s == {}
+
+
 def test_a_brief_training_is_carried_out_plainly(make_trainer):
     built = []
-    choice = fastest_execution(builder(make_trainer, steps=20, built=built), device="cpu")
+    choice = fastest_execution(builder(make_trainer, steps=200, built=built), device="cpu")
     assert choice.execution == Execution()
     assert built == [Execution()]
     assert choice.step_s["float32"] > 0
@@ -51,7 +55,7 @@ def test_a_long_training_takes_the_faster_way(make_trainer, monkeypatch):
 
 def test_a_machine_that_cannot_compile_trains_without_and_says_so(make_trainer, monkeypatch):
     monkeypatch.setattr(fastest, "WORTH_TRYING_S", 0.0)
-    choice = fastest_execution(builder(make_trainer, steps=20, built=[], compile_fails=True), device="cpu")
+    choice = fastest_execution(builder(make_trainer, steps=200, built=[], compile_fails=True), device="cpu")
     assert choice.execution == Execution()
     assert "float32 compiled does not work here (RuntimeError: no compiler)" in choice.describe()
 
