@@ -77,7 +77,7 @@ _CORRUPTIONS = (
     "random-2",
     "random-3",
 )
-_LONG = (IMAGE_ONLY, "gamma", "blur", "gamma-w.01")
+_LONG = (IMAGE_ONLY, "gamma", "blur")
 _FEW = (IMAGE_ONLY, "gamma", "noise")
 
 
@@ -95,10 +95,12 @@ def jobs() -> dict[str, list[Job]]:
         "looks": each(tuple(arms()), seeds=SEEDS[:2], looks=brief, averages=True),
         # The arms that matter at 9x.
         "long": each(_LONG, looks=(1.0, 3.0, 9.0)),
-        "few": [
+        "few": [job for n in (100, 300) for job in each(_FEW, num_images=n, seeds=SEEDS[:2], looks=(1.0, 2.0, 4.0))],
+        "textures": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[:2], looks=(1.0, 3.0)),
+        # Why the lead fades: other forces on the pseudo frames, other levels for them, another likelihood.
+        "why": [
             job
-            for n in (100, 300)
-            for job in each(_FEW, num_images=n, seeds=SEEDS[:2], looks=(0.5, 1.0, 2.0, 4.0, 8.0))
+            for arm, variant in (("gamma-w.3", "own"), ("gamma", "early"), (IMAGE_ONLY, "mixture"))
+            for job in each((arm,), seeds=SEEDS[:2], variant=variant, looks=(1.0, 3.0))
         ],
-        "textures": each(_CORRUPTIONS, domain="textures", looks=(1.0, 3.0)),
     }
