@@ -18,6 +18,7 @@ from autopv.policy import Policy
 from autopv.search.run_folder import RunFolder, write_json
 from autopv.search.work import Look, WorkItem
 from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkpoint
+from autopv.training.fastest import default_execution
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
@@ -94,6 +95,7 @@ class Trial(tune.Trainable):
             plan=inputs.plan,
             seed=item.seed,
             device=inputs.device,
+            execution=default_execution(inputs.device),
         )
         self._item_folder = self._folder.item(item.key)
         self._saved_s = time.monotonic()
