@@ -82,17 +82,17 @@ def find_standard(chosen: StandardSet) -> Path:
     lack = _lack(layout, folder)
     if lack is None:
         return folder
+    found = f"{_rule(chosen.name)}, but {str(folder)!r} {lack.what}"
     if chosen.folder is not None:
-        raise DataError(f"{_rule(chosen.name)}, but {str(folder)!r} {lack}; {_remedy(layout, folder)}")
+        raise DataError(f"{found}; {_remedy(layout, folder)}")
+    if not lack.is_fetched:
+        raise DataError(f"{found}; remove it there, and run again to fetch it")
     failure = download(reader, folder)
-    if failure is None and (lack := _lack(layout, folder)) is not None:
-        raise DataError(f"{_rule(chosen.name)}, but {str(folder)!r} {lack}; remove it there, and run again to fetch it")
     if failure is not None:
         beside = f", or write ./{chosen.name} for the folder that lies here" if Path(chosen.name).is_dir() else ""
         raise DataError(
-            f"{chosen.name} is not below {str(folder)!r} yet, and downloading it failed: {failure}. Get and "
-            f"unpack {layout.fetched}; then name the folder that holds {_files_text(chosen.name)} as "
-            f"{chosen.name}:FOLDER{beside}"
+            f"{found}, and downloading failed: {failure}. Get and unpack {layout.fetched}; then name the folder that "
+            f"holds this as {chosen.name}:FOLDER{beside}"
         )
     return folder
 
@@ -149,19 +149,27 @@ _CLASSES: dict[str, tuple[str, Callable[[Any], Layout]]] = {
 }
 
 
-def _lack(layout: Layout, folder: Path) -> str | None:
-    """What is wrong with the folder, or None."""
+@dataclass(frozen=True)
+class _Lack:
+    """What is wrong with a folder, and whether a download mends it."""
+
+    what: str
+    is_fetched: bool = True
+
+
+def _lack(layout: Layout, folder: Path) -> _Lack | None:
     from torchvision.datasets.utils import check_integrity
 
     wanted = [*layout.files, *([] if layout.images is None else [layout.images])]
     missing = [place for place in wanted if not (folder / place).exists()]
     if missing:
-        return f"lacks {missing[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        return _Lack(f"lacks {missing[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""))
     for place, md5 in layout.files.items():
         if md5 is None and not _is_whole_idx(folder / place):
-            return f"holds a damaged {place!r} (it is not as long as it says)"
+            # torchvision takes a file that is there for a good one.
+            return _Lack(f"holds a damaged {place!r} (it is not as long as it says)", is_fetched=False)
         if not check_integrity(folder / place, md5):
-            return f"holds a damaged {place!r} (its md5 is not the published one)"
+            return _Lack(f"holds a damaged {place!r} (its md5 is not the published one)")
     return None
 
 
