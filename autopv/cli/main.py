@@ -20,6 +20,7 @@ class _Terminated(KeyboardInterrupt):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 success, 1 failed run, 2 bad input, 130 or 143 interrupted."""
     arguments = make_parser().parse_args(argv)
+    _terminated.clear()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code: int = arguments.run(arguments)

@@ -1,10 +1,8 @@
-import json
-
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from training_cases import StopAfter, noise_policy, random_images, same_state, same_weights
+from training_cases import StopAfter, noise_policy, random_images, rewrite, same_state, same_weights
 
 from autopv.errors import CheckpointError
 from autopv.training.checkpoint import FILE_NAME, load_generator, read_info, resume_checkpoint, save_checkpoint
@@ -104,14 +102,6 @@ def test_a_truncated_checkpoint_is_refused(make_trainer, tmp_path, share):
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(CheckpointError, match="truncated or damaged"):
         load_generator(tmp_path)
-
-
-def rewrite(path, **changes):
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["autopv"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    header |= changes
-    save_file(tensors, path, metadata={"autopv": json.dumps(header)})
 
 
 def test_a_newer_format_is_refused_with_the_version_that_reads_it(make_trainer, tmp_path):

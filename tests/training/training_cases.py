@@ -1,6 +1,10 @@
 """Small images, policies and comparisons that the tests of training share."""
 
+import json
+
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from autopv.models.base import build_model
 from autopv.policy.policy import Layer, Policy
@@ -35,6 +39,14 @@ def same_weights(one, other):
     """Whether two models hold the same weights, to the bit."""
     a, b = one.state_dict(), other.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rewrite(path, **changes):
+    """Changes what the header of a checkpoint file says."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["autopv"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={"autopv": json.dumps(header | changes)})
 
 
 class StopAfter:
