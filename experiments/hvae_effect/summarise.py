@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class Recorded:
         for path in sorted(work.glob("*-*.json")):
             record = json.loads(path.read_text())
             job = record["job"]
-            key = (job["domain"], job["num_images"], job["arm"], job["seed"])
+            arm = f"{job['arm']} ({job['variant']})" if job["variant"] else job["arm"]
+            key = (job["domain"], job["num_images"], arm, job["seed"])
             self.rows[key] = {row["look"]: row for row in record["rows"]}
         self.floors = {domain: material(domain).floor("search") for domain, *_ in self.rows}
 
@@ -87,13 +89,14 @@ def effect(
         key = (domain, num_images, arm, seed)
         return recorded.at_steps(key, look * BRIEF) if equal_steps else recorded.excess(key, look)
 
-    seeds = sorted({seed for d, n, a, seed in recorded.rows if (d, n, a) == (domain, num_images, IMAGE_ONLY)})
-    names = [a for a in arms() if any((domain, num_images, a, seed) in recorded.rows for seed in seeds)]
-    seeds = [seed for seed in seeds if value(IMAGE_ONLY, seed) is not None]
-    # Arms that were not trained so long on every seed are left out rather than compared on other seeds.
+    keys = [key for key in recorded.rows if key[:2] == (domain, num_images) and value(*key[2:]) is not None]
+    names = [a for a in dict.fromkeys((*arms(), *(key[2] for key in keys))) if a in {key[2] for key in keys}]
+    counts = Counter(key[3] for key in keys)
+    # A seed that few arms share is left out, and so are then arms that were not trained on every seed.
+    seeds = sorted(seed for seed, count in counts.items() if 2 * count >= max(counts.values()))
     full = {a: [value(a, seed) for seed in seeds] for a in names}
     complete = {a: [v for v in values if v is not None] for a, values in full.items() if None not in values}
-    return changes(complete) if len(seeds) > 0 and len(complete) > 1 else {}
+    return changes(complete) if len(complete) > 1 and IMAGE_ONLY in complete else {}
 
 
 def fitted(points: Sequence[tuple[float, float]], at: float) -> float:

@@ -25,10 +25,11 @@ class OwnScale(Hvae):
 
 @dataclass(frozen=True)
 class Variant:
-    """A model's registered name and preset."""
+    """A model's registered name and preset, and whether half of the images are mirrored."""
 
     model: str = "hvae"
     preset: str = "tiny"
+    flips: bool = False
 
 
 # Registered beside the shipped presets, for this process alone.
@@ -41,5 +42,6 @@ VARIANTS = {
     "own": Variant(model="hvae-own-scale"),
     "mixture": Variant(preset="tiny-mixture"),
     "early": Variant(preset="tiny-early"),
+    "flips": Variant(flips=True),
 }
-"""By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image."""
+"""By name: as it is; own scales; a mixture of logistics; pseudo frames read off early; half of the images mirrored."""
