@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from autopv import __version__
-from autopv.cli import evaluate_command, policy_commands, run_commands
+from autopv.cli import evaluate_command, policy_commands, run_commands, sample_command
 
 _BAD_INPUT = 2
 Run = Callable[[argparse.Namespace], int]
@@ -158,7 +158,21 @@ def _add_train_and_sample(commands: _Commands) -> None:
         help="also keep the model after every N steps of this training (not image-only steps), not annealed, in "
         "step-N/; default: none",
     )
-    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
+    train.add_argument("--device", choices=("cpu", "cuda"), help="where to train; default: cuda if there is one")
+    train.add_argument("--batch-size", type=_positive, metavar="N", help="images a step; default: the plan's, 32")
+    train.add_argument("--learning-rate", type=float, metavar="R", help="of AdamW, at its height; default: the plan's")
+    train.add_argument("--flips", action="store_true", help="mirror half of the images, where left and right are alike")
+    train.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="of the arithmetic; default: bfloat16 on a GPU that has it, else float32",
+    )
+    train.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="compile the model; default: if a few steps show it to be faster, in trainings of minutes and more",
+    )
     train.add_argument("--resume", action="store_true", help="go on with the training in --out")
     train.add_argument(
         "--force",
@@ -169,21 +183,38 @@ def _add_train_and_sample(commands: _Commands) -> None:
 
     sample = commands.add(
         "sample",
-        run_commands.sample,
-        help_text="sample images from a checkpoint",
-        example="autopv sample --checkpoint model -n 64 --out samples",
+        sample_command.sample,
+        help_text="sample images, or whole videos, from a checkpoint",
+        example="autopv sample --checkpoint model -n 50000 --device cuda --out samples.npz",
     )
     sample.add_argument(
         "--checkpoint",
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder of a checkpoint (a run's model/, or `train --out`)",
+        help="folder of a checkpoint (`train --out`), or a run folder: its model",
     )
     sample.add_argument("-n", type=_positive, default=64, metavar="N", help="number of images")
     sample.add_argument("--seed", type=int, default=0, help="seed of the samples")
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1: fewer oddities, less variety")
-    _out_flag(sample, "folder for the PNG files", required=True)
+    sample.add_argument(
+        "--batch",
+        type=_positive,
+        default=128,
+        metavar="N",
+        help="images at a time: fewer need less memory; another number draws other images",
+    )
+    sample.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to sample")
+    sample.add_argument(
+        "--frames",
+        action="store_true",
+        help="all frames of each sample, most corrupted first: OUT/00000/1.png and so on, frames_NTCHW in an .npz",
+    )
+    _out_flag(
+        sample,
+        "folder for PNG files; or .npz (uint8 images); or for a look a .png, and with --frames a .gif or .webp",
+        required=True,
+    )
 
 
 def _add_evaluate(commands: _Commands) -> None:
@@ -193,7 +224,7 @@ def _add_evaluate(commands: _Commands) -> None:
         help_text="measure generated images against real ones",
         example="autopv evaluate ./defects ./samples --against ./other_samples --train ./seen --out report",
     )
-    kinds = "folder, .npz, .npy, demo set, checkpoint or run folder"
+    kinds = "folder, .npz, .npy, demo or standard set (as in search --data), checkpoint or run folder"
     evaluate.add_argument("reference", metavar="REAL", help=f"real images: {kinds}")
     evaluate.add_argument("generated", metavar="GENERATED", help=f"images in question: {kinds}")
     evaluate.add_argument("--against", nargs="+", metavar="OTHER", help="other generated images to compare them with")
@@ -305,8 +336,10 @@ def _data_flags(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="D",
-        help="folder of images (MVTec-style trees and masks beside images are known), .npz or .npy array, or a demo: "
-        "elpv, textures",
+        help="folder of images (MVTec-style trees and masks beside images are known), .npz or .npy array, a demo "
+        "(elpv, textures), or the training images of a standard set: cifar10, cifar100, mnist, fashionmnist, kmnist, "
+        "celeba. NAME:FOLDER, e.g. cifar10:/data, reads torchvision's files below FOLDER; NAME alone downloads them "
+        "into ~/.cache/autopv/datasets",
     )
     parser.add_argument(
         "--size", type=_positive, metavar="PX", help="side that images are resized to; default: the preset's"

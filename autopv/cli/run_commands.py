@@ -1,12 +1,10 @@
-"""The commands that search, train and sample."""
+"""The commands that search and train."""
 
 import argparse
 import json
 import time
 from pathlib import Path
 from typing import Any
-
-from autopv.errors import InputError
 
 
 def search(arguments: argparse.Namespace) -> int:
@@ -64,13 +62,19 @@ def status(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     from autopv.policy import Policy
     from autopv.report.training_lines import TrainingLines, training_text
+    from autopv.training.fastest import default_device
     from autopv.training.full import TrainRequest, train_fully
 
     request = TrainRequest(
         policy=Policy.load(arguments.policy),
         **_common(arguments),
         steps=arguments.steps,
-        device=arguments.device,
+        device=arguments.device or default_device(),
+        precision=arguments.precision,
+        compiled=arguments.compile,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        flips=arguments.flips,
         resume=arguments.resume,
         force=arguments.force,
         num_looks=arguments.looks,
@@ -81,27 +85,6 @@ def train(arguments: argparse.Namespace) -> int:
     with TrainingLines() as lines:
         result = train_fully(request, listener=lines)
     print(json.dumps(result.to_dict(), indent=2) if arguments.json else training_text(result, out=arguments.out))
-    return 0
-
-
-def sample(arguments: argparse.Namespace) -> int:
-    from autopv.report.pictures import write_png_folder
-    from autopv.training.checkpoint import load_generator
-    from autopv.training.measure import sample_images
-
-    if arguments.temperature < 0:
-        raise InputError(f"--temperature must be at least 0, but got {arguments.temperature}.")
-    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
-        raise InputError(f"--out {arguments.out} is not empty and nothing is overwritten: choose another folder.")
-    model, info = load_generator(arguments.checkpoint)
-    started_s = time.monotonic()
-    images_NCHW = sample_images(model, num_images=arguments.n, seed=arguments.seed, temperature=arguments.temperature)
-    took_s = time.monotonic() - started_s
-    write_png_folder(images_NCHW, arguments.out)
-    print(
-        f"{arguments.n} images of {info.size_px} px in {arguments.out} ({arguments.n / took_s:.0f} images/s); "
-        f"policy {info.policy.describe()}"
-    )
     return 0
 
 

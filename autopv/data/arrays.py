@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autopv.data.channels import stack_images
 from autopv.data.decode import resize_array
-from autopv.data.folder import stack_images
 from autopv.data.loaded import Loaded
 from autopv.data.masks import fit_mask
 from autopv.errors import DataError

@@ -1,6 +1,7 @@
 """One image file or array -> one square uint8 image."""
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -71,20 +72,23 @@ class Stored:
         return pixels_HW[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def decode_image(content: bytes, *, size_px: int) -> tuple[NDArray[np.uint8], Stored]:
+def decode_image(content: bytes, *, size_px: int, square_share: float = 1.0) -> tuple[NDArray[np.uint8], Stored]:
     """The image as (size_px, size_px) when grey, else (size_px, size_px, 3), and how the file held it.
 
     Upright (EXIF), transparency laid over white, centre-cropped to a square, resized with antialiasing. Of several
     pages or frames the first. 16-bit images are scaled from their full range.
+    square_share: side of the square as a share of the image's shorter side.
     Raises: BrokenImageError.
     """
     from PIL import Image, ImageOps
 
     with reading(), Image.open(io.BytesIO(content)) as image:
         stored = Stored.of(image)
-        image.draft(None, (_DRAFT_FACTOR * size_px, _DRAFT_FACTOR * size_px))
+        least_px = math.ceil(_DRAFT_FACTOR * size_px / square_share)
+        image.draft(None, (least_px, least_px))
         upright = ImageOps.exif_transpose(image)
-        return _drop_equal_channels(_fit_square(_flatten(upright), size_px=size_px)), stored
+        square = _fit_square(_flatten(upright), size_px=size_px, square_share=square_share)
+        return _drop_equal_channels(square), stored
 
 
 @contextmanager
@@ -140,9 +144,14 @@ def _flatten_deep(pixels: NDArray[np.generic]) -> "Image.Image":
     return Image.fromarray(values * (255 / limit))
 
 
-def _fit_square(image: "Image.Image", *, size_px: int) -> NDArray[np.uint8]:
+def _fit_square(image: "Image.Image", *, size_px: int, square_share: float = 1.0) -> NDArray[np.uint8]:
     from PIL import Image
 
+    if square_share != 1:
+        # Cut out before it is resized, or the filter would reach beyond the edge.
+        cut = round(square_share * min(image.size))
+        corner = (image.width - cut) // 2, (image.height - cut) // 2
+        image = image.crop((*corner, corner[0] + cut, corner[1] + cut))
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     if image.size != (size_px, size_px):

@@ -4,23 +4,29 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autopv.data.cache import read_cached, write_cached
+from autopv.data.cache import map_cached, read_cached, write_cached
 from autopv.data.decode import DECODER_VERSION, SUFFIXES, BrokenImageError, decode_image
 from autopv.data.layout import find_layout
 from autopv.data.loaded import Loaded, Skipped
 from autopv.data.masks import MASK_VERSION, MaskSizeError, decode_mask
+from autopv.data.memory import fits_in_memory
+from autopv.data.stores import FiledImages, HeldImages, ImageStore
 from autopv.errors import DataError
 
 # Decoding fewer takes less time than a user notices, and leaves nothing behind on the disk.
 _CACHE_FROM_IMAGES = 200
 # Pillow decodes outside the interpreter lock; beyond this many threads the disk is the limit.
 MAX_THREADS = 8
+# Decoded at a time; of images that are too many to be held, so many are.
+_PIECE_IMAGES = 2048
+_MOST_CHANNELS = 3
 
 
 def load_folder(folder: Path, *, size_px: int) -> Loaded:
@@ -68,57 +74,79 @@ def find_images(folder: Path) -> tuple[str, ...]:
 
 
 def decode_folder(
-    folder: Path, names: Sequence[str], *, size_px: int, masks: Sequence[str | None] | None = None
+    folder: Path,
+    names: Sequence[str],
+    *,
+    size_px: int,
+    masks: Sequence[str | None] | None = None,
+    square_share: float = 1.0,
 ) -> Loaded:
-    """The readable images of these names; C = 1 if all are grey, else 3.
+    """The readable images of these names; C = 1 if all are grey, else 3. Mapped where they would not fit in memory.
 
     masks: the name of each image's mask, None for an image without a defect. An image with a broken mask is left out
-    like a broken image: where its defects are is not known.
-    Raises: DataError when no file can be read, and for a mask of another size than its image.
+    like a broken image: where its defects are is not known. square_share: see `decode_image`.
+    Raises: DataError when no file can be read, for a mask of another size than its image, and where images that do not
+    fit in memory cannot be written to the cache.
     """
     mask_names = [None] * len(names) if masks is None else list(masks)
+    is_large = not fits_in_memory(len(names) * size_px**2 * (_MOST_CHANNELS + (masks is not None)))
+    without_defect = np.zeros((size_px, size_px), dtype=bool)
 
     def decode(name: str, mask: str | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | Skipped:
-        return decode_file(folder, name, mask=mask, size_px=size_px)
+        return decode_file(folder, name, mask=mask, size_px=size_px, square_share=square_share)
 
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads, ExitStack() as stack:
         key = mask_key = None
-        if len(names) >= _CACHE_FROM_IMAGES:
-            key = _content_key(threads.map(lambda name: _file_digest(folder / name), names), size_px=size_px)
+        if is_large or len(names) >= _CACHE_FROM_IMAGES:
+            digests = threads.map(lambda name: _file_digest(folder / name), names)
+            key = _content_key(digests, size_px=size_px, square_share=square_share)
             if masks is not None:
                 digests = threads.map(lambda mask: b"none" if mask is None else _file_digest(folder / mask), masks)
                 mask_key = _mask_key(key, digests)
-            cached = _read_cached(key, mask_key=mask_key, names=names)
+            cached = _read_cached(key, mask_key=mask_key, names=names, is_large=is_large)
             if cached is not None:
                 return cached
-        decoded = list(threads.map(decode, names, mask_names))
-    kept = [(name, *files) for name, files in zip(names, decoded, strict=True) if not isinstance(files, Skipped)]
-    skipped = tuple(files for files in decoded if isinstance(files, Skipped))
-    if not kept:
-        first = skipped[0]
-        raise DataError(
-            f"at least one image must be readable, but none of the {len(skipped)} files below {str(folder)!r} is; "
-            f"the first is {first.name!r}: {first.reason}"
-        )
-    pixels = stack_images([image for _, image, _ in kept])
-    masks_NHW = None
-    if masks is not None:
-        without = np.zeros((size_px, size_px), dtype=bool)
-        masks_NHW = np.stack([without if mask is None else mask for _, _, mask in kept])
-    # With a broken file among them nothing is kept, so that it is named with its reason each time.
-    if key is not None and not skipped:
-        write_cached(key, pixels)
+        store: ImageStore = HeldImages()
+        if is_large:
+            assert key is not None
+            store = stack.enter_context(FiledImages(key, mask_key=mask_key))
+        kept: list[str] = []
+        skipped: list[Skipped] = []
+        for start in range(0, len(names), _PIECE_IMAGES):
+            piece = slice(start, start + _PIECE_IMAGES)
+            images, marks = [], []
+            for name, decoded in zip(names[piece], threads.map(decode, names[piece], mask_names[piece]), strict=True):
+                if isinstance(decoded, Skipped):
+                    skipped.append(decoded)
+                    continue
+                kept.append(name)
+                images.append(decoded[0])
+                marks.append(without_defect if decoded[1] is None else decoded[1])
+            store.append(images, marks if masks is not None else ())
+        if not kept:
+            first = skipped[0]
+            raise DataError(
+                f"at least one image must be readable, but none of the {len(skipped)} files below {str(folder)!r} is; "
+                f"the first is {first.name!r}: {first.reason}"
+            )
+        pixels, masks_NHW = store.finish()
+    # With a broken file among them nothing that is held is kept, so that it is named with its reason each time; a
+    # mapped file that has fewer images than there are names is not taken the next time.
+    if key is not None and not skipped and not is_large:
+        write_cached(key, np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         if mask_key is not None and masks_NHW is not None:
-            write_cached(mask_key, masks_NHW.astype(np.uint8))
-    return Loaded(pixels_NHWC=pixels, names=tuple(name for name, _, _ in kept), masks_NHW=masks_NHW, skipped=skipped)
+            write_cached(mask_key, masks_NHW.view(np.uint8))
+    return Loaded(pixels_NHWC=pixels, names=tuple(kept), masks_NHW=masks_NHW, skipped=tuple(skipped))
 
 
 def decode_file(
-    folder: Path, name: str, *, mask: str | None, size_px: int
+    folder: Path, name: str, *, mask: str | None, size_px: int, square_share: float = 1.0
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | Skipped:
     """An image and its mask (None without one), or why it is left out. Raises: DataError for a mask of another size."""
+    # Masks are cropped to the whole centre square; no set has both.
+    assert mask is None or square_share == 1
     try:
-        image, stored = decode_image((folder / name).read_bytes(), size_px=size_px)
+        image, stored = decode_image((folder / name).read_bytes(), size_px=size_px, square_share=square_share)
     except (OSError, BrokenImageError) as error:
         return Skipped(name=name, reason=str(error))
     if mask is None:
@@ -134,22 +162,17 @@ def decode_file(
         return Skipped(name=name, reason=f"its mask {mask}: {error}")
 
 
-def stack_images(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Grey (S, S) and colour (S, S, 3) images as one array (N, S, S, C): C = 1 if all are grey, else 3."""
-    if all(image.ndim == 2 for image in images):
-        return np.stack(images)[..., None]
-    return np.stack([image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images])
-
-
-def _read_cached(key: str, *, mask_key: str | None, names: Sequence[str]) -> Loaded | None:
-    pixels, masks = read_cached(key), None if mask_key is None else read_cached(mask_key)
-    if pixels is None or len(pixels) != len(names):
+def _read_cached(key: str, *, mask_key: str | None, names: Sequence[str], is_large: bool) -> Loaded | None:
+    read = map_cached if is_large else read_cached
+    pixels_NCHW, masks_NHW = read(key), None if mask_key is None else read(mask_key)
+    if pixels_NCHW is None or len(pixels_NCHW) != len(names) or pixels_NCHW.ndim != 4:
         return None
+    pixels_NHWC = pixels_NCHW.transpose(0, 2, 3, 1)
     if mask_key is None:
-        return Loaded(pixels_NHWC=pixels, names=tuple(names))
-    if masks is None or masks.shape != pixels.shape[:3]:
+        return Loaded(pixels_NHWC=pixels_NHWC, names=tuple(names))
+    if masks_NHW is None or masks_NHW.shape != pixels_NHWC.shape[:3]:
         return None
-    return Loaded(pixels_NHWC=pixels, names=tuple(names), masks_NHW=masks.astype(bool))
+    return Loaded(pixels_NHWC=pixels_NHWC, names=tuple(names), masks_NHW=masks_NHW.view(np.bool_))
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -164,11 +187,12 @@ def _file_digest(path: Path) -> bytes:
         return b"unreadable"  # decoding tells why, and what has a broken file is never cached
 
 
-def _content_key(digests: Iterable[bytes], *, size_px: int) -> str:
+def _content_key(digests: Iterable[bytes], *, size_px: int, square_share: float) -> str:
     import PIL
 
     # Another Pillow may decode or filter differently.
-    key = hashlib.sha256(f"decoder {DECODER_VERSION}, Pillow {PIL.__version__}, {size_px} px".encode())
+    made = f"decoder {DECODER_VERSION}, Pillow {PIL.__version__}, {size_px} px, square {square_share!r}, channels first"
+    key = hashlib.sha256(made.encode())
     for digest in digests:
         key.update(digest)
     return key.hexdigest()

@@ -9,22 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from autopv.data.arrays import SUFFIXES as ARRAY_SUFFIXES
 from autopv.data.arrays import load_array
 from autopv.data.demos import demo_names, load_demo
+from autopv.data.filed import channels_first
 from autopv.data.folder import load_folder
 from autopv.data.loaded import Skipped
+from autopv.data.standard import StandardSet, standard_names, unknown_standard
+from autopv.data.standard_images import load_standard
 from autopv.errors import DataError, nearest
 
-__all__ = ["ImageSet", "Skipped", "list_skipped", "load_images", "unusable", "with_channels"]
+__all__ = ["ImageSet", "Skipped", "list_skipped", "load_images", "unusable"]
 
 MIN_SIZE_PX, MAX_SIZE_PX = 8, 1024
-_RULE = "data must be a folder of images, an .npy or .npz file, or the name of a demo set"
-# ITU-R BT.601: what Pillow turns colour into grey with.
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+# Masks are packed so many at a time; a multiple of 8, so that each time whole bytes come out.
+_PACKED_MASKS = 1024
+_RULE = "data must be a folder of images, an .npy or .npz file, or the name of a demo or a standard set"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +100,12 @@ def load_images(
     group_by: str | None = None,
     strict: bool = False,
 ) -> ImageSet:
-    """The images of a folder, an .npy or .npz file, or a demo set, centre-cropped to squares of size_px.
+    """The images of a folder, an .npy or .npz file, a demo or a standard set, centre-cropped to squares of size_px.
 
     Defect masks are read where a folder (`layout.find_layout` tells how), an .npz file or a demo set has them.
-    source: a demo name wins over a folder of that name (write `./elpv` for the folder).
+    Images that would not fit in memory (`memory.MEMORY_SHARE`) are mapped from a file of the cache instead of held.
+    source: a set's name wins over a folder of that name (write `./elpv` for the folder). Of a standard set (`cifar10`,
+    `cifar10:FOLDER`) the images are those of its training split.
     channels: 1 or 3; default 1 if every image is grey, else 3.
     group_by: a pattern searched in each name; images that agree in its captured groups (or in the whole match, without
     any) show one object, such as r"part(\\d+)_" . It replaces the groups that a demo set comes with.
@@ -116,6 +120,8 @@ def load_images(
     path = Path(os.path.expanduser(source))
     if isinstance(source, str) and source in demo_names():
         loaded = load_demo(source, size_px=size_px)
+    elif isinstance(source, str) and (standard := StandardSet.parse(source)) is not None:
+        loaded = load_standard(standard, size_px=size_px)
     elif path.is_dir():
         loaded = load_folder(path, size_px=size_px)
     elif path.is_file() and path.suffix.lower() in ARRAY_SUFFIXES:
@@ -128,8 +134,7 @@ def load_images(
             f"with strict every image must be readable, but {len(skipped)} of {len(skipped) + len(names)} are broken: "
             f"{list_skipped(skipped)}; repair or remove them, or go without strict to leave them out"
         )
-    pixels_NHWC = with_channels(loaded.pixels_NHWC, channels)
-    images_NCHW = torch.from_numpy(np.ascontiguousarray(pixels_NHWC.transpose(0, 3, 1, 2)))
+    images_NCHW = channels_first(loaded.pixels_NHWC, channels=channels)
     masks_NHW = None if loaded.masks_NHW is None else torch.from_numpy(loaded.masks_NHW)
     labels, class_names = _labels(loaded.classes)
     return ImageSet(
@@ -145,15 +150,6 @@ def load_images(
     )
 
 
-def with_channels(pixels_NHWC: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
-    """Images (N, H, W, C) of so many channels: colour becomes luma, grey is repeated; None leaves them as they are."""
-    if channels is None or channels == pixels_NHWC.shape[-1]:
-        return pixels_NHWC
-    if channels == 3:
-        return np.repeat(pixels_NHWC, 3, axis=-1)
-    return (pixels_NHWC @ _LUMA).round().astype(np.uint8)[..., None]
-
-
 def list_skipped(skipped: Sequence[Skipped]) -> str:
     """The first few files that were left out, each with its reason, in one line."""
     shown = "; ".join(f"{item.name} ({item.reason})" for item in skipped[:5])
@@ -161,9 +157,12 @@ def list_skipped(skipped: Sequence[Skipped]) -> str:
 
 
 def unusable(source: str | Path, path: Path, *, rule: str) -> DataError:
-    """The error for a source that is none of what `rule` lists, with the near name of a demo set or a neighbour."""
+    """The error for a source that is none of what `rule` lists, with the near name of a set or a neighbour."""
     if path.exists():
         return DataError(f"{rule}, but {str(source)!r} is another kind of file; pass the folder that holds it")
+    unknown = unknown_standard(str(source))
+    if unknown is not None:
+        return unknown
     parent = path.parent
     if not parent.is_dir():
         return DataError(f"{rule}, but {str(source)!r} does not exist; neither does its parent folder {str(parent)!r}")
@@ -172,8 +171,8 @@ def unusable(source: str | Path, path: Path, *, rule: str) -> DataError:
         for item in parent.iterdir()
         if not item.name.startswith(".") and (item.is_dir() or item.suffix.lower() in ARRAY_SUFFIXES)
     ]
-    # A bare word may be a misspelt demo set or a folder here; a path with folders in it is no demo set.
-    known = [*beside, *(demo_names() if len(path.parts) == 1 else ())]
+    # A bare word may be a misspelt set or a folder here; a path with folders in it is no set.
+    known = [*beside, *((*demo_names(), *standard_names()) if len(path.parts) == 1 else ())]
     return DataError(f"{rule}, but {str(source)!r} does not exist.{nearest(path.name, known)}")
 
 
@@ -211,9 +210,10 @@ def _groups(names: Sequence[str], *, pattern: re.Pattern[str]) -> tuple[str, ...
 def _digest(images_NCHW: Tensor, names: Sequence[str], *, masks_NHW: Tensor | None) -> str:
     digest = hashlib.sha256(f"{tuple(images_NCHW.shape)}\n".encode())
     digest.update("\n".join(names).encode("utf-8", "surrogateescape"))
-    digest.update(images_NCHW.numpy().tobytes())
+    digest.update(images_NCHW.numpy().data)
     # Sets without masks keep the digest they had before there were any.
     if masks_NHW is not None:
         digest.update(b"masks")
-        digest.update(np.packbits(masks_NHW.numpy()).tobytes())
+        for piece_NHW in torch.split(masks_NHW, _PACKED_MASKS):
+            digest.update(np.packbits(piece_NHW.numpy()).data)
     return digest.hexdigest()

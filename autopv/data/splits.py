@@ -29,6 +29,16 @@ class Splits:
     final: Tensor
     digest: str
 
+    def rows(self, split: str) -> Tensor:
+        """The indices of the split of that name."""
+        indices: Tensor = {"train": self.train, "search": self.search, "final": self.final}[split]
+        return indices
+
+    def key(self, split: str, *, of: str = "images") -> str:
+        """What a split's rows of a tensor (`images`, `masks`) are kept under, where they are kept in a file."""
+        # The digest covers every pixel, and who is in which split.
+        return f"{self.digest} {split} {of}"
+
 
 @dataclass(frozen=True)
 class _Unit:

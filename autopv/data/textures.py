@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from autopv.data.channels import stack_images
 from autopv.data.decode import BrokenImageError, reading, resize_array
-from autopv.data.folder import stack_images
 from autopv.data.loaded import Loaded
 from autopv.data.masks import fit_mask
 from autopv.data.painted_defects import paint_defect

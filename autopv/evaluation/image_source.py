@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopv.data.channels import stack_images, with_channels
 from autopv.data.decode import resize_array
-from autopv.data.folder import stack_images
-from autopv.data.images import MAX_SIZE_PX, MIN_SIZE_PX, with_channels
+from autopv.data.images import MAX_SIZE_PX, MIN_SIZE_PX
 from autopv.data.loaded import Skipped
 from autopv.data.masks import fit_mask
 from autopv.data.tensors import to_uint8
@@ -46,7 +46,7 @@ class Chunk:
 class ImageSource(ABC):
     """Images by number, read when asked for: centre-cropped to squares and resized as training images are.
 
-    label: what it is called in tables and errors. kind: `folder`, `array`, `demo`, `model` or `tensors`.
+    label: what it is called in tables and errors. kind: `folder`, `array`, `demo`, `standard`, `model` or `tensors`.
     classes: of each image, or None where the source knows none.
     has_masks: whether it is known where defects are; an image without a mask is then one without a defect.
     """

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from autopv.data.filed import take_rows
 from autopv.data.images import ImageSet, load_images
-from autopv.data.splits import split_images
+from autopv.data.splits import Splits, split_images
 from autopv.errors import DataError
 from autopv.evaluation.image_source import ImageSource, TensorSource
 from autopv.evaluation.model_source import RUN_FILE_NAME, ModelSource
@@ -104,7 +105,7 @@ def _apart(
 
     Where a model was trained on every image of it (`autopv train --all-images`), it stays whole: none is left apart.
     """
-    known: dict[str, tuple[ImageSet, Tensor, Tensor]] = {}
+    known: dict[str, tuple[ImageSet, Splits]] = {}
     for model in models:
         run = _run_record(model)
         course = model.info.course
@@ -126,21 +127,17 @@ def _apart(
             splits = split_images(image_set, seed=run.get("seed", model.info.seed))
         except DataError:
             break  # too few to have been split, so not what it was trained on
-        masks_NHW = None if image_set.masks_NHW is None else image_set.masks_NHW[splits.train]
-        if not _was_trained_on(model, image_set.images_NCHW[splits.train], masks_NHW):
+        if not _was_trained_on(model, *_of_split(image_set, splits, "train")):
             break
-        known[splits.digest] = (image_set, splits.train, splits.final)
+        known[splits.digest] = (image_set, splits)
     else:
         if len(known) == 1:
-            image_set, train, final = next(iter(known.values()))
+            image_set, splits = next(iter(known.values()))
             notes.append(
-                f"trained on {len(train)} images of {name}; the reference is {len(final)} others, which no training or "
-                "search has seen (the final split)"
+                f"trained on {len(splits.train)} images of {name}; the reference is {len(splits.final)} others, which "
+                "no training or search has seen (the final split)"
             )
-            return (
-                _subset(image_set, final, label=f"{name} (final split)"),
-                _subset(image_set, train, label=f"{name} (train split)"),
-            )
+            return _subset(image_set, splits, "final", name=name), _subset(image_set, splits, "train", name=name)
     notes.append(
         f"not known which images the models were trained on: if some are in {name}, distances favour models that "
         "memorise; name them by --train"
@@ -153,15 +150,25 @@ def _was_trained_on(model: ModelSource, images_NCHW: Tensor, masks_NHW: Tensor |
     return model.info.data_digest in [training_digest(images_NCHW, masks) for masks in (None, masks_NHW)]
 
 
-def _subset(image_set: ImageSet, rows: Tensor, *, label: str) -> TensorSource:
-    chosen = rows.tolist()
+def _subset(image_set: ImageSet, splits: Splits, split: str, *, name: str) -> TensorSource:
+    chosen = splits.rows(split).tolist()
     labels = image_set.labels
+    images_NCHW, masks_NHW = _of_split(image_set, splits, split)
     return TensorSource(
-        image_set.images_NCHW[rows],
-        label=label,
+        images_NCHW,
+        label=f"{name} ({split} split)",
         names=[image_set.names[row] for row in chosen],
         classes=None if labels is None else [image_set.class_names[labels[row]] for row in chosen],
-        masks_NHW=None if image_set.masks_NHW is None else image_set.masks_NHW[rows],
+        masks_NHW=masks_NHW,
+    )
+
+
+def _of_split(image_set: ImageSet, splits: Splits, split: str) -> tuple[Tensor, Tensor | None]:
+    """Images and masks of a split; mapped where they would not fit in memory, from the file that a training made."""
+    rows, masks_NHW = splits.rows(split), image_set.masks_NHW
+    return (
+        take_rows(image_set.images_NCHW, rows, key=splits.key(split)),
+        None if masks_NHW is None else take_rows(masks_NHW, rows, key=splits.key(split, of="masks")),
     )
 
 

@@ -48,7 +48,6 @@ class VideoGenerator(nn.Module, ABC):
         self.channels = channels
         self.num_frames = num_frames
 
-    @abstractmethod
     def loss(
         self,
         frames_BTCHW: Tensor,
@@ -56,12 +55,38 @@ class VideoGenerator(nn.Module, ABC):
         frame_weights_T: Sequence[float],
         labels: Tensor | None = None,
         generator: torch.Generator,
-        progress: float = 1.0,
+        warmth: float = 1.0,
     ) -> LossTerms:
         """The training loss of one batch of videos; `frame_weights_T` weighs each frame's part, the last one's is 1.
 
-        `progress` is the share of the training's compute that is behind, for families whose loss begins gently; at 1
-        it is the loss the family stands for.
+        `warmth` is the share of the loss's warm-up that is behind, for families whose loss begins gently; at 1 it is
+        the loss the family stands for.
+
+        Raises:
+            ModelError: the videos, weights or labels do not fit the model.
+        """
+        self.check_frames(frames_BTCHW, frame_weights_T=frame_weights_T)
+        self.check_unlabelled(labels)
+        total, terms = self.loss_terms(
+            frames_BTCHW,
+            frame_weights_T=frames_BTCHW.new_tensor(frame_weights_T),
+            noise=self.draw_noise(len(frames_BTCHW), generator=generator),
+            warmth=frames_BTCHW.new_tensor(warmth),
+        )
+        return LossTerms(total, {name: value.detach() for name, value in terms.items()})
+
+    @abstractmethod
+    def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Everything that `loss_terms` leaves to chance, in float32, each tensor with the images first."""
+
+    @abstractmethod
+    def loss_terms(
+        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], warmth: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total loss and its named parts, scalars: `loss` of checked input without chance.
+
+        A function of tensors alone, so that it can be compiled as one graph, and a mean over images, so that a batch
+        can be taken in parts.
         """
 
     @abstractmethod
@@ -69,6 +94,12 @@ class VideoGenerator(nn.Module, ABC):
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
         """New images_BCHW in [0, 1]; nothing is computed that the last frame does not need."""
+
+    @abstractmethod
+    def sample_frames(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        """New videos frames_BTCHW in [0, 1]; the last frames are those of `sample_last_frame`, bit for bit."""
 
     @abstractmethod
     def flops_per_image(self, num_frames: int) -> float:

@@ -6,11 +6,12 @@ sees all frames.
 
 Source: Chen et al., arXiv 2410.20158 (the pseudo-video idea); Child, arXiv 2011.10650 (VDVAE: top-down blocks without
 normalisation, shared between prior and posterior); Vahdat and Kautz, arXiv 2007.03898, eq. 4 (posterior relative to the
-prior). Different here: a plain Gaussian likelihood with one learned scale, the last frame's (see `Hvae.loss`).
+prior). Different here: the likelihood is a Gaussian of one learned scale by default, the last frame's, to which the
+other frames are held (see `Hvae.loss_terms`); VDVAE's mixture of logistics can be had instead.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,21 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autopv.errors import ModelError
-from autopv.models.base import LossTerms, VideoGenerator, register_model
+from autopv.models.base import VideoGenerator, register_model
+from autopv.models.likelihood import build_likelihood
 
 # Log scales of prior and posterior stay in here: exp() of them neither overflows nor vanishes in float32.
 LOG_SCALE_RANGE = (-6.0, 3.0)
-# The likelihood scale is not worth learning below half a step of 8-bit pixels in [-1, 1]: finer detail is rounding.
-MIN_LOG_SCALE = math.log(1 / 255)
-# Where the scale starts: the spread of a badly predicted image.
-INITIAL_LOG_SCALE = -1.0
-# Adam moves a parameter by about the learning rate per step; the scale has to fall by several units within a brief
-# training, so it is stored divided by this.
-SCALE_GAIN = 10.0
 # At full weight from the start the rate silences most latents before the decoder can use them: measured, the samples of
-# a brief training are clearly worse without a warm-up, and no better with one twice or six times as long. It is over
-# before an annealed look at a ninth of the training, so every look sees the whole bound.
-RATE_WARMUP_FRACTION = 0.1
+# a brief training are clearly worse without a warm-up.
 FIRST_RATE_WEIGHT = 0.05
 
 
@@ -56,6 +49,9 @@ class Preset:
     sizes_px: tuple[int, ...]
     patch_px: int
     stages: tuple[Stage, ...]
+    likelihood: str = "gaussian"
+    # After which share of the levels the last pseudo frame is read off; None: frames share the levels evenly.
+    frame_levels: float | None = None
 
 
 PRESETS: dict[str, Preset] = {
@@ -82,7 +78,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "base": Preset(
-        sizes_px=(128, 64),
+        sizes_px=(128, 64, 256),
         patch_px=2,
         stages=(
             Stage(side=1, width=384, inner=192, num_levels=2, latent_channels=16),
@@ -91,6 +87,7 @@ PRESETS: dict[str, Preset] = {
             Stage(side=16, width=256, inner=128, num_levels=12, encoder_blocks=6, latent_channels=16),
             Stage(side=32, width=192, inner=96, num_levels=8, encoder_blocks=4),
             Stage(side=64, width=128, inner=64, num_levels=4, encoder_blocks=2),
+            Stage(side=128, width=96, inner=48, num_levels=2, encoder_blocks=1),
         ),
     ),
 }
@@ -166,10 +163,10 @@ class Level(nn.Module):
 class Head(nn.Module):
     """A state at one resolution -> a frame at full size, each position painting its own patch."""
 
-    def __init__(self, stage: Stage, *, size_px: int, channels: int) -> None:
+    def __init__(self, stage: Stage, *, size_px: int, num_outputs: int) -> None:
         super().__init__()
         self.patch_px = size_px // stage.side
-        self.paint = Mix(stage.width, channels * self.patch_px**2)
+        self.paint = Mix(stage.width, num_outputs * self.patch_px**2)
 
     def forward(self, state: Tensor) -> Tensor:
         frame: Tensor = F.pixel_shuffle(self.paint(F.silu(state)), self.patch_px)
@@ -193,8 +190,10 @@ class Hvae(VideoGenerator):
                 f"own level), but got num_frames={num_frames}: use fewer frames, larger images or a larger preset"
             )
         self.level_stages = tuple(plan)
-        # After which level each frame is read off, most corrupted first; the last one after the last level.
-        self.read_off = tuple(round(t * len(plan) / num_frames) - 1 for t in range(1, num_frames + 1))
+        # Plain numbers for the loop over levels: a compiler takes them as constants.
+        self._stage_of_level = tuple(self.stages.index(stage) for stage in plan)
+        self.read_off = _read_off(num_frames, num_levels=len(plan), share=PRESETS[preset].frame_levels)
+        self.likelihood = build_likelihood(PRESETS[preset].likelihood, channels=channels)
         finest = self.stages[-1]
         self.enter = nn.Conv2d(num_frames * channels * self.patch_px**2, finest.width, 3, padding=1)
         encoder_depth = sum(s.encoder_blocks for s in self.stages)
@@ -207,65 +206,84 @@ class Hvae(VideoGenerator):
         self.widen = nn.ModuleList(_change_width(coarse.width, fine.width) for coarse, fine in pairs)
         self.start = nn.Parameter(torch.zeros(1, self.stages[0].width, self.stages[0].side, self.stages[0].side))
         self.levels = nn.ModuleList(Level(stage, depth=len(plan)) for stage in plan)
-        self.heads = nn.ModuleList(Head(plan[i], size_px=size_px, channels=channels) for i in self.read_off)
-        self.scaled_log_scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE / SCALE_GAIN))
+        outputs = [channels] * (num_frames - 1) + [self.likelihood.num_outputs]
+        self.heads = nn.ModuleList(
+            Head(plan[i], size_px=size_px, num_outputs=n) for i, n in zip(self.read_off, outputs, strict=True)
+        )
         # One layout throughout, the one `Mix` needs.
         self.to(memory_format=torch.channels_last)
 
-    def loss(
-        self,
-        frames_BTCHW: Tensor,
-        *,
-        frame_weights_T: Sequence[float],
-        labels: Tensor | None = None,
-        generator: torch.Generator,
-        progress: float = 1.0,
-    ) -> LossTerms:
-        """The negative evidence bound in nats per pixel of the image, up to a constant (the rate warming up at first).
+    def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """`latents` (N, all levels' sizes): standard normal noise for every level, from one draw."""
+        num_latents = sum(s.latent_channels * s.side**2 for s in self.level_stages)
+        return {"latents": torch.randn(num_images, num_latents, generator=generator, device=self.device)}
 
-        Frame t is Gaussian around its prediction with variance s^2 / w_t, s learned from the last frame alone: a weight
-        is thus the precision asked of a frame against that of the image, an easy (blurred) frame cannot buy itself a
-        small scale and swamp the loss, and the bound stays one bound. At weight 0 a frame is free.
+    def loss_terms(
+        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], warmth: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The negative evidence bound in nats per channel value of the image, up to a constant (the rate warming up).
+
+        Frame t < T is Gaussian around its prediction with variance s^2 / w_t, s the likelihood's scale, which the last
+        frame alone moves: a weight is thus the precision asked of a frame against that of the image, an easy (blurred)
+        frame cannot buy itself a small scale and swamp the loss, and the bound stays one bound. At weight 0 a frame is
+        free.
         """
-        self.check_frames(frames_BTCHW, frame_weights_T=frame_weights_T)
-        self.check_unlabelled(labels)
-        num_images = len(frames_BTCHW)
         frames = frames_BTCHW * 2 - 1
         features = self._encode(frames.flatten(1, 2))
-        noise = self._noise(num_images, generator=generator)
-        state, rate, errors = self._first_state(num_images), frames.new_zeros(()), []
+        latents = self._split_latents(noise["latents"])
+        state, rate = self._first_state(len(frames)), frames.new_zeros(())
+        painted: list[Tensor] = []
         for index, level in enumerate(self.levels):
             state = self._rise(state, index=index)
-            state, kl = level.infer(state, features[self.level_stages[index].side], noise=noise[index])  # type: ignore[operator]
+            state, kl = level.infer(state, features[self._stage_of_level[index]], noise=latents[index])  # type: ignore[operator]
             rate = rate + kl
             if index in self.read_off:
-                t = self.read_off.index(index)
-                errors.append(F.mse_loss(self.heads[t](state), frames[:, t]))
+                painted.append(self.heads[len(painted)](state).float())
+        score, error, log_scale = self.likelihood.score(painted[-1], frames[:, -1])
+        errors = [F.mse_loss(frame, frames[:, t]) for t, frame in enumerate(painted[:-1])]
         rate = rate / frames[:, -1].numel()
-        log_scale = self.log_scale
-        precision = torch.exp(-2 * log_scale)
-        # Only the last frame's error may move the scale.
-        distortion = 0.5 * errors[-1] * precision + log_scale
-        frame_loss = sum(
-            (0.5 * w * e for w, e in zip(frame_weights_T[:-1], errors[:-1], strict=True)), frames.new_zeros(())
-        )
-        total = distortion + precision.detach() * frame_loss + _rate_weight(progress) * rate
-        terms = {"distortion": distortion, "rate": rate, "log_scale": log_scale}
-        terms |= {f"mse_{t + 1}": error for t, error in enumerate(errors)}
-        return LossTerms(total, {name: value.detach() for name, value in terms.items()})
+        total = score + (FIRST_RATE_WEIGHT + (1 - FIRST_RATE_WEIGHT) * warmth.clamp(0, 1)) * rate
+        for weight, frame_error in zip(frame_weights_T[:-1], errors, strict=True):
+            total = total + weight * self._frame_score(frame_error, log_scale=log_scale.detach())
+        terms = {"distortion": score, "rate": rate, "log_scale": log_scale}
+        return total, terms | {f"mse_{t + 1}": error for t, error in enumerate((*errors, error))}
 
-    @torch.no_grad()
+    def _frame_score(self, error: Tensor, *, log_scale: Tensor) -> Tensor:
+        """What a pseudo frame's squared error costs at weight 1: as much as the same error of the image."""
+        return 0.5 * torch.exp(-2 * log_scale) * error
+
     def sample_last_frame(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
-        """New images_BCHW in [0, 1]: the likelihood's mean; `temperature` scales every prior's standard deviation."""
+        """New images_BCHW in [0, 1]; `temperature` scales every prior's standard deviation."""
         self.check_unlabelled(labels)
-        state = self._first_state(num_images)
-        noise = self._noise(num_images, generator=generator)
+        last = self.read_off[-1:]
+        return self._sample(num_images, read_off=last, generator=generator, temperature=temperature)[:, 0]
+
+    def sample_frames(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        self.check_unlabelled(labels)
+        return self._sample(num_images, read_off=self.read_off, generator=generator, temperature=temperature)
+
+    @torch.no_grad()
+    def _sample(
+        self, num_images: int, *, read_off: tuple[int, ...], generator: torch.Generator, temperature: float
+    ) -> Tensor:
+        """The frames_BTCHW read off after these levels."""
+        state, frames = self._first_state(num_images), []
+        latents = self._split_latents(self.draw_noise(num_images, generator=generator)["latents"])
         for index, level in enumerate(self.levels):
-            state = level.draw(self._rise(state, index=index), noise=noise[index] * temperature)  # type: ignore[operator]
-        images: Tensor = self.heads[-1](state)
-        return ((images + 1) / 2).clamp(0, 1)
+            state = level.draw(self._rise(state, index=index), noise=latents[index] * temperature)  # type: ignore[operator]
+            if index in read_off:
+                frames.append(self.heads[self.read_off.index(index)](state))
+        uniforms_BUHW = torch.rand(
+            (num_images, self.likelihood.num_uniforms, self.size_px, self.size_px),
+            generator=generator,
+            device=self.device,
+        )
+        frames[-1] = self.likelihood.draw(frames[-1], uniforms_BUHW)
+        return ((torch.stack(frames, 1) + 1) / 2).clamp(0, 1)
 
     def flops_per_image(self, num_frames: int) -> float:
         if num_frames != self.num_frames:
@@ -282,21 +300,17 @@ class Hvae(VideoGenerator):
         # Each of these runs at one resolution, and a convolution costs a multiply-add per weight and position.
         return float(sum(2 * _num_weights(module) * side**2 for module, side in placed))
 
-    @property
-    def log_scale(self) -> Tensor:
-        """Log of the last frame's likelihood scale, images in [-1, 1]."""
-        return (SCALE_GAIN * self.scaled_log_scale).clamp(min=MIN_LOG_SCALE)
-
-    def _encode(self, frames_BCHW: Tensor) -> dict[int, Tensor]:
+    def _encode(self, frames_BCHW: Tensor) -> list[Tensor]:
+        """What the encoder sees at each stage, coarse to fine."""
         h = self.enter(F.pixel_unshuffle(frames_BCHW, self.patch_px))
-        features = {}
+        features: list[Tensor] = []
         for i in reversed(range(len(self.stages))):
             side = self.stages[i].side
             if h.shape[-1] != side:
                 h = self.narrow[i](F.avg_pool2d(h, h.shape[-1] // side))
             for block in self.encoder[i]:  # type: ignore[attr-defined]
                 h = block(h)
-            features[side] = h
+            features.insert(0, h)
         return features
 
     def _first_state(self, num_images: int) -> Tensor:
@@ -304,22 +318,26 @@ class Hvae(VideoGenerator):
 
     def _rise(self, state: Tensor, *, index: int) -> Tensor:
         """The state at the resolution of level `index`."""
-        stage = self.level_stages[index]
-        if state.shape[-1] == stage.side:
+        stage = self._stage_of_level[index]
+        side = self.stages[stage].side
+        if state.shape[-1] == side:
             return state
-        widen = self.widen[self.stages.index(stage) - 1]
-        return F.interpolate(widen(state), size=stage.side, mode="nearest")
+        return F.interpolate(self.widen[stage - 1](state), size=side, mode="nearest")
 
-    def _noise(self, num_images: int, *, generator: torch.Generator) -> list[Tensor]:
-        """Standard normal noise for every level, from one draw."""
+    def _split_latents(self, latents: Tensor) -> list[Tensor]:
+        """The latents of every level, as maps."""
         shapes = [(s.latent_channels, s.side, s.side) for s in self.level_stages]
-        sizes = [math.prod(shape) for shape in shapes]
-        noise = torch.randn(num_images, sum(sizes), generator=generator, device=self.device)
-        return [part.view(-1, *shape) for part, shape in zip(torch.split(noise, sizes, 1), shapes, strict=True)]
+        parts = torch.split(latents, [math.prod(shape) for shape in shapes], 1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _rate_weight(progress: float) -> float:
-    return min(1.0, FIRST_RATE_WEIGHT + (1 - FIRST_RATE_WEIGHT) * progress / RATE_WARMUP_FRACTION)
+def _read_off(num_frames: int, *, num_levels: int, share: float | None) -> tuple[int, ...]:
+    """After which level each frame is read off, most corrupted first; the last one after the last level."""
+    if share is None or num_frames == 1:
+        return tuple(round(t * num_levels / num_frames) - 1 for t in range(1, num_frames + 1))
+    last = min(num_levels - 1, max(num_frames - 1, round(share * num_levels)))
+    early = [round(t * last / (num_frames - 1)) - 1 for t in range(1, num_frames)]
+    return (*early, num_levels - 1)
 
 
 def _change_width(before: int, after: int) -> nn.Module:

@@ -48,10 +48,3 @@ def write_run_pictures(folder: RunFolder) -> None:
             samples = sample_images(model, num_images=2 * _ROW, seed=settings.seed)
             rows += [(label, samples[:_ROW]), (label, samples[_ROW:])]
     write_samples(rows, folder.path / "samples.png")
-
-
-def write_png_folder(images_NCHW: Tensor, folder: Path) -> None:
-    """Writes each image as folder/00000.png and so on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(images_NCHW):
-        save_png(folder / f"{index:05d}.png", image_grid(image[None], columns=1, gap=0))

@@ -133,7 +133,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             skipped=[f"{skipped.name}: {skipped.reason}" for skipped in material.image_set.skipped],
             num_defective=material.image_set.num_defective if material.image_set.has_masks else None,
             left_out_ops=left_out,
-            splits=[len(material.images(split)) for split in ("train", "search", "final")],
+            splits=[len(part) for part in (material.splits.train, material.splits.search, material.splits.final)],
             metric=metric.identity.to_dict(),
             metric_reason=material.choice.reason,
         )
@@ -231,10 +231,11 @@ def _work(
         material.metric("final").save(folder.metric("final"))
         return VerificationSource(arms, seeds=seeds, flops=settings.trial_flops, ledger=ledger, spending=spending)
 
+    train_images_NCHW, train_masks_NHW = material.for_workers("train")
     inputs = WorkerInputs(
         run_folder=str(folder.path.resolve()),
-        train_images_NCHW=material.images("train"),
-        train_masks_NHW=material.masks("train"),
+        train_images_NCHW=train_images_NCHW,
+        train_masks_NHW=train_masks_NHW,
         model=settings.model,
         preset=settings.preset,
         plan=plan,

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from autopv.data.demos import demo_names
+from autopv.data.standard import StandardSet
 from autopv.errors import RunFolderError
 from autopv.search.run_folder import RunSettings
 from autopv.training.material import Material, Setup
@@ -35,6 +37,11 @@ def reload_material(settings: RunSettings) -> Material:
 
 
 def absolute_source(data: str) -> str:
-    """The data source such that it means the same from any folder; demo names stay as they are."""
+    """The data source such that it means the same from any folder; the names of sets stay as they are."""
+    if data in demo_names():
+        return data
+    standard = StandardSet.parse(data)
+    if standard is not None:
+        return str(standard.absolute())
     path = Path(data)
     return str(path.resolve()) if path.exists() else data

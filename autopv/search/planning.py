@@ -12,6 +12,7 @@ from autopv.metrics.metric import LastFrameMetric
 from autopv.policy import Policy
 from autopv.search.budget import Budget, rounded_up
 from autopv.search.spending import SAFETY, Speed
+from autopv.training.fastest import default_execution
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
@@ -67,6 +68,7 @@ def calibrate(
             plan=plan,
             seed=0,
             device=device,
+            execution=default_execution(device),
         )
         trainer.train_until(_WARM_UP_STEPS / trainer.total_steps)
         started_s, started_steps = time.monotonic(), trainer.steps_done

@@ -11,12 +11,14 @@ import torch
 from ray import tune
 from torch import Tensor
 
+from autopv.data.filed import FiledTensor
 from autopv.errors import MetricError, TrainingDiverged
 from autopv.metrics.metric import LastFrameMetric
 from autopv.policy import Policy
 from autopv.search.run_folder import RunFolder, write_json
 from autopv.search.work import Look, WorkItem
 from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkpoint
+from autopv.training.fastest import default_execution
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
@@ -32,8 +34,8 @@ class WorkerInputs:
     """What every item of a job shares. Metrics lie in the run folder, that of `final` only once verification begins."""
 
     run_folder: str
-    train_images_NCHW: Tensor
-    train_masks_NHW: Tensor | None
+    train_images_NCHW: Tensor | FiledTensor
+    train_masks_NHW: Tensor | FiledTensor | None
     model: str
     preset: str
     plan: TrainingPlan
@@ -53,6 +55,8 @@ class Trial(tune.Trainable):
         self._inputs = inputs
         self._folder = RunFolder(Path(inputs.run_folder))
         self._metrics: dict[str, LastFrameMetric] = {}
+        self._images_NCHW = _opened(inputs.train_images_NCHW)
+        self._masks_NHW = None if inputs.train_masks_NHW is None else _opened(inputs.train_masks_NHW)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -83,14 +87,15 @@ class Trial(tune.Trainable):
         self._trainer = Trainer(
             inputs.model,
             preset=inputs.preset,
-            size_px=inputs.train_images_NCHW.shape[-1],
-            channels=inputs.train_images_NCHW.shape[1],
+            size_px=self._images_NCHW.shape[-1],
+            channels=self._images_NCHW.shape[1],
             policy=Policy.from_dict(item.policy, where=item.key),
-            images_NCHW=inputs.train_images_NCHW,
-            masks_NHW=inputs.train_masks_NHW,
+            images_NCHW=self._images_NCHW,
+            masks_NHW=self._masks_NHW,
             plan=inputs.plan,
             seed=item.seed,
             device=inputs.device,
+            execution=default_execution(inputs.device),
         )
         self._item_folder = self._folder.item(item.key)
         self._saved_s = time.monotonic()
@@ -141,3 +146,7 @@ class Trial(tune.Trainable):
     def _save(self) -> None:
         save_checkpoint(self._trainer, self._item_folder)
         self._saved_s = time.monotonic()
+
+
+def _opened(images: Tensor | FiledTensor) -> Tensor:
+    return images.open() if isinstance(images, FiledTensor) else images

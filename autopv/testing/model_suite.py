@@ -110,6 +110,18 @@ class ModelSuite:
         assert not torch.equal(images, model.sample_last_frame(5, generator=_generator(4)))
         assert torch.equal(before, torch.random.get_rng_state())
 
+    @pytest.mark.parametrize("num_frames", [1, 3])
+    def test_the_last_frames_of_sampled_videos_are_the_sampled_images(self, num_frames: int) -> None:
+        model = self.build(num_frames=num_frames)
+        ours, theirs = _generator(3), _generator(3)
+        frames = model.sample_frames(5, generator=ours, temperature=0.8)
+        assert frames.shape == (5, num_frames, model.channels, model.size_px, model.size_px)
+        assert frames.dtype == torch.float32
+        assert 0 <= float(frames.min()) <= float(frames.max()) <= 1
+        assert torch.equal(frames[:, -1], model.sample_last_frame(5, generator=theirs, temperature=0.8))
+        assert torch.equal(ours.get_state(), theirs.get_state())
+        assert all(not torch.equal(frames[:, t], frames[:, -1]) for t in range(num_frames - 1))
+
     def test_temperature_changes_the_samples(self) -> None:
         model = self.build()
         cold = model.sample_last_frame(2, generator=_generator(3), temperature=0.5)
@@ -153,9 +165,7 @@ class ModelSuite:
         learner = Learner(model, plan=TrainingPlan(total_flops=1e9))
         start = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
         for step in range(30):
-            learner.step(
-                target, frame_weights_T=[0.1, 1.0], progress=1.0, learning_rate=5e-3, generator=_generator(step)
-            )
+            learner.step(target, frame_weights_T=[0.1, 1.0], warmth=1.0, learning_rate=5e-3, generator=_generator(step))
         end = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
         assert float(end) < 0.5 * float(start)
 

@@ -41,7 +41,8 @@ FORMAT_VERSION = 2
 class CheckpointInfo:
     """What a checkpoint says about itself, all of it checked when it is resumed.
 
-    resumable: whether it holds the whole training, or only what sampling needs. course: of a full training.
+    resumable: whether it holds the whole training, or only what sampling needs. precision, compiled: how the steps were
+    carried out, for the same bits. course: of a full training.
     """
 
     model_name: str
@@ -62,6 +63,8 @@ class CheckpointInfo:
     autopv_version: str
     torch_version: str
     resumable: bool
+    precision: str
+    compiled: bool
     course: Course | None
 
 
@@ -214,6 +217,8 @@ def _describe(trainer: Trainer, *, course: Course | None, resumable: bool) -> Ch
         autopv_version=__version__,
         torch_version=torch.__version__,
         resumable=resumable,
+        precision=trainer.learner.execution.precision,
+        compiled=trainer.learner.execution.compiled,
         course=course,
     )
 

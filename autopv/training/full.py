@@ -1,7 +1,7 @@
 """Full training: one policy, one model, measured on its way and stopped when nothing gets better, with checkpoints."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from autopv.errors import CheckpointError, InputError, MetricError, StorageError
 from autopv.metrics.choice import AUTO
 from autopv.models.base import VideoGenerator
 from autopv.policy import Policy
-from autopv.training.checkpoint import BEST_FOLDER, FILE_NAME, save_checkpoint, save_model
+from autopv.training.checkpoint import BEST_FOLDER, FILE_NAME, read_info, save_checkpoint, save_model
 from autopv.training.checkpoint_file import remove_parts
 from autopv.training.course import Course, LookRecord, end_step
 from autopv.training.event_log import EventLog
+from autopv.training.execution import Execution
+from autopv.training.fastest import fastest_execution
 from autopv.training.full_material import FullMaterial
 from autopv.training.going_on import begin, go_on
 from autopv.training.interrupts import DeferredInterrupts
@@ -43,6 +45,8 @@ class TrainRequest(Setup):
     nothing better; 0 never gives up. None leaves both to autopv. all_images: learn from the search and final splits
     too; nothing is measured then. keep_every: also keep the model after each so many steps of this training.
     force: with `resume`, go on although policy, length, seed, data, metric, looks or autopv's version are others.
+    precision and compiled: None takes what is fastest here, found out by trying, or what a resumed training began with.
+    batch_size, learning_rate: None leaves them to the plan. flips: half of the images are mirrored.
     """
 
     policy: Policy
@@ -51,6 +55,11 @@ class TrainRequest(Setup):
     device: str = "cpu"
     resume: bool = False
     force: bool = False
+    precision: str | None = None
+    compiled: bool | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    flips: bool = False
     num_looks: int | None = None
     patience: int | None = None
     all_images: bool = False
@@ -127,7 +136,7 @@ def train_fully(request: TrainRequest, *, listener: TrainingListener | None = No
     torch.set_num_threads(1)
     listener = listener or TrainingListener()
     material = FullMaterial.load(request, all_images=request.all_images)
-    trainer = _trainer(request, material)
+    trainer = _trainer(request, material, listener=listener)
     looks = DEFAULT_LOOKS if request.num_looks is None else request.num_looks
     fresh = Course(
         data=request.data,
@@ -312,8 +321,8 @@ def _check_out(request: TrainRequest) -> None:
         raise CheckpointError(f"--out {out} is not empty and nothing is overwritten: {hint}choose another folder.")
 
 
-def _trainer(request: TrainRequest, material: FullMaterial) -> Trainer:
-    def build(policy: Policy, plan: TrainingPlan) -> Trainer:
+def _trainer(request: TrainRequest, material: FullMaterial, *, listener: TrainingListener) -> Trainer:
+    def build(policy: Policy, plan: TrainingPlan, execution: Execution) -> Trainer:
         images_NCHW = material.images_NCHW
         return Trainer(
             request.model,
@@ -326,7 +335,28 @@ def _trainer(request: TrainRequest, material: FullMaterial) -> Trainer:
             plan=plan,
             seed=request.seed,
             device=request.device,
+            execution=execution,
         )
 
-    flops_per_step = build(Policy.image_only(), TrainingPlan(total_flops=1e15)).flops_per_step
-    return build(request.policy, TrainingPlan(total_flops=request.steps * flops_per_step))
+    changes = {"batch_size": request.batch_size, "learning_rate": request.learning_rate}
+    plan = TrainingPlan(
+        total_flops=1e15,
+        horizontal_flips=request.flips,
+        **{name: value for name, value in changes.items() if value is not None},  # type: ignore[arg-type]
+    )
+    flops_per_step = build(Policy.image_only(), plan, Execution()).flops_per_step
+    plan = replace(plan, total_flops=request.steps * flops_per_step)
+    precision, compiled = request.precision, request.compiled
+    if request.resume:
+        # For the same bits: what it began with, unless told otherwise.
+        info = read_info(request.out)
+        precision, compiled = precision or info.precision, info.compiled if compiled is None else compiled
+    choice = fastest_execution(
+        lambda execution: build(request.policy, plan, execution),
+        device=request.device,
+        precision=precision,
+        compiled=compiled,
+    )
+    if choice.step_s:
+        listener.note(f"Carried out in {choice.describe()}.")
+    return build(request.policy, plan, choice.execution)

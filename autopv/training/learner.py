@@ -2,12 +2,15 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from autopv.errors import TrainingDiverged
 from autopv.models.base import LossTerms, VideoGenerator
+from autopv.training.execution import Execution, is_out_of_memory
 from autopv.training.plan import TrainingPlan
 
 # How fast the running gradient norm follows: a memory of about 50 steps, as short as the shortest warm-up.
@@ -17,10 +20,15 @@ NORM_MEMORY = 0.02
 class Learner:
     """One model being trained; `tensors` and `restore` carry its whole state, bit for bit."""
 
-    def __init__(self, model: VideoGenerator, *, plan: TrainingPlan) -> None:
+    def __init__(self, model: VideoGenerator, *, plan: TrainingPlan, execution: Execution | None = None) -> None:
         self.model = model
         self.plan = plan
+        self.execution = execution or Execution()
         self.num_steps = 0
+        self.num_skipped = 0
+        self._loss_terms = model.loss_terms
+        if self.execution.compiled:
+            self._loss_terms = torch.compile(model.loss_terms, dynamic=False)
         self._parameters = dict(model.named_parameters())
         self._ema = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._typical_norm = torch.zeros((), device=model.device)
@@ -45,30 +53,69 @@ class Learner:
         frames_BTCHW: Tensor,
         *,
         frame_weights_T: Sequence[float],
-        progress: float,
+        warmth: float,
         learning_rate: float,
         generator: torch.Generator,
     ) -> LossTerms:
         """The loss terms before one optimiser step on these videos.
 
+        A batch that does not fit the memory is taken in twice as many parts, from then on, until single images do not.
+
         Raises:
             TrainingDiverged: a loss term or gradient is not finite; the weights are left as they were.
         """
         self.model.train()
-        loss = self.model.loss(frames_BTCHW, frame_weights_T=frame_weights_T, generator=generator, progress=progress)
-        self._check_loss(loss)
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss.total_loss)
-        self._clip()
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
-        # Young averages follow fast, or they would remember the initial weights.
-        keep = min(self.plan.ema, (1 + self.num_steps) / (10 + self.num_steps))
-        live = [p.detach() for p in self._parameters.values()]
-        torch._foreach_lerp_(list(self._ema.values()), live, 1 - keep)
+        self.model.check_frames(frames_BTCHW, frame_weights_T=frame_weights_T)
+        noise = self.model.draw_noise(len(frames_BTCHW), generator=generator)
+        while True:
+            try:
+                loss = self._backward(frames_BTCHW, frame_weights_T=frame_weights_T, noise=noise, warmth=warmth)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.execution.num_parts >= len(frames_BTCHW):
+                    raise
+                self.execution = replace(self.execution, num_parts=2 * self.execution.num_parts)
+            # Outside the handler: what the failed attempt still holds goes with its traceback.
+            self._optimizer.zero_grad()
+            if frames_BTCHW.is_cuda:
+                torch.cuda.empty_cache()
+        if self._clip(loss):
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            self._optimizer.step()
+            # Young averages follow fast, or they would remember the initial weights.
+            keep = min(self.plan.ema, (1 + self.num_steps) / (10 + self.num_steps))
+            live = [p.detach() for p in self._parameters.values()]
+            torch._foreach_lerp_(list(self._ema.values()), live, 1 - keep)
+        else:
+            self.num_skipped += 1
         self.num_steps += 1
         return loss
+
+    def _backward(
+        self, frames_BTCHW: Tensor, *, frame_weights_T: Sequence[float], noise: Mapping[str, Tensor], warmth: float
+    ) -> LossTerms:
+        """The loss terms of a batch, its gradients in place."""
+        self._optimizer.zero_grad()
+        weights_T, warm = frames_BTCHW.new_tensor(frame_weights_T), frames_BTCHW.new_tensor(warmth)
+        total: Tensor | None = None
+        terms: dict[str, Tensor] = {}
+        for part in self.execution.parts(len(frames_BTCHW)):
+            frames = frames_BTCHW[part]
+            share = len(frames) / len(frames_BTCHW)
+            with self.execution.autocast(frames.device.type):
+                part_total, part_terms = self._loss_terms(
+                    frames,
+                    frame_weights_T=weights_T,
+                    noise={name: value[part] for name, value in noise.items()},
+                    warmth=warm,
+                )
+            torch.autograd.backward(part_total * share)
+            total = part_total.detach() * share + (0 if total is None else total)
+            for name, value in part_terms.items():
+                terms[name] = value.detach() * share + terms.get(name, 0)
+        assert total is not None
+        return LossTerms(total, terms)
 
     def averaged_model(self) -> VideoGenerator:
         """A copy of the model with the averaged weights, in evaluation mode."""
@@ -80,7 +127,8 @@ class Learner:
         return model
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of the whole state, by name: model/, ema/, exp_avg/, exp_avg_sq/, typical_norm, num_steps."""
+        """Copies of the whole state, by name: model/, ema/, exp_avg/, exp_avg_sq/, typical_norm, num_steps,
+        num_skipped."""
         state = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for name, p in self._parameters.items():
             state[f"ema/{name}"] = self._ema[name]
@@ -88,46 +136,49 @@ class Learner:
             state[f"exp_avg_sq/{name}"] = self._optimizer.state[p]["exp_avg_sq"]
         state["typical_norm"] = self._typical_norm
         state["num_steps"] = torch.tensor(self.num_steps, dtype=torch.int64)
+        state["num_skipped"] = torch.tensor(self.num_skipped, dtype=torch.int64)
         return {name: value.detach().clone() for name, value in state.items()}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Nothing; the state becomes the one that `tensors` gave, keeping each tensor's memory layout."""
         self.model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
-        self.num_steps = int(tensors["num_steps"])
+        self.num_steps, self.num_skipped = int(tensors["num_steps"]), int(tensors["num_skipped"])
         self._typical_norm.copy_(tensors["typical_norm"])
         for name, p in self._parameters.items():
             self._ema[name].copy_(tensors[f"ema/{name}"])
             slot = self._optimizer.state[p]
             slot["exp_avg"].copy_(tensors[f"exp_avg/{name}"])
             slot["exp_avg_sq"].copy_(tensors[f"exp_avg_sq/{name}"])
-            slot["step"].fill_(self.num_steps)
+            slot["step"].fill_(self.num_steps - self.num_skipped)
 
-    def _check_loss(self, loss: LossTerms) -> None:
-        # Read at every step: a loss that is not finite must never reach the weights.
-        if torch.isfinite(loss.total_loss):
-            return
-        values = {name: float(value) for name, value in loss.terms.items()}
-        bad = [name for name, value in values.items() if not _is_finite(value)] or ["total_loss"]
-        raise TrainingDiverged(
-            f"every loss term must stay finite, but {', '.join(bad)} is not at step {self.num_steps + 1} "
-            f"(terms: {values}): lower the learning rate ({self.plan.learning_rate:g}) or warm up longer"
-        )
-
-    def _clip(self) -> None:
+    def _clip(self, loss: LossTerms) -> bool:
+        """Whether the step is to be taken: not where the gradient's norm is far out of the ordinary."""
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        if not torch.isfinite(norm):
-            raise TrainingDiverged(
-                f"every gradient must stay finite, but that of {_first_bad(self._parameters.items())} is not at step "
-                f"{self.num_steps + 1}: lower the learning rate ({self.plan.learning_rate:g}) or warm up longer"
-            )
+        norm_tensor = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        # The one place where the host waits for the device: neither may ever reach the weights unless it is finite.
+        read = torch.stack([loss.total_loss.float(), norm_tensor, self._typical_norm])
+        total, norm, typical = (float(value) for value in read.tolist())
+        if not _is_finite(total):
+            values = {name: float(value) for name, value in loss.terms.items()}
+            bad = [name for name, value in values.items() if not _is_finite(value)] or ["total_loss"]
+            self._diverged(f"every loss term must stay finite, but {', '.join(bad)} is", f" (terms: {values})")
+        if not _is_finite(norm):
+            self._diverged(f"every gradient must stay finite, but that of {_first_bad(self._parameters.items())} is")
         if self.num_steps == 0:
-            self._typical_norm.copy_(norm)
-        limit = self.plan.grad_clip * self._typical_norm
-        # Not a branch on the norm: the same operations run whether it clips or not, on every device.
-        torch._foreach_mul_(gradients, (limit / norm.clamp(min=1e-12)).clamp(max=1.0))
-        self._typical_norm.lerp_(torch.minimum(norm, limit), NORM_MEMORY)
+            self._typical_norm.copy_(norm_tensor)
+            typical = norm
+        limit = self.plan.grad_clip * typical
+        if norm > limit:
+            torch._foreach_mul_(gradients, limit / norm)
+        self._typical_norm.lerp_(norm_tensor.clamp(max=limit), NORM_MEMORY)
+        return norm <= self.plan.grad_skip * typical or typical == 0
+
+    def _diverged(self, what: str, details: str = "") -> NoReturn:
+        raise TrainingDiverged(
+            f"{what} not at step {self.num_steps + 1}{details}: lower the learning rate "
+            f"({self.plan.learning_rate:g}) or warm up longer"
+        )
 
 
 def _is_finite(value: float) -> bool:

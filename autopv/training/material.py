@@ -4,11 +4,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from autopv.data.filed import FiledTensor, file_rows, take_rows
 from autopv.data.images import ImageSet, load_images
+from autopv.data.memory import fits_in_memory
 from autopv.data.splits import Splits, split_images
+from autopv.errors import DataError
 from autopv.metrics.choice import AUTO, MetricChoice, choose_metric
 from autopv.metrics.metric import LastFrameMetric, make_metric
 from autopv.models.base import default_size_px
+
+# More is not sent to worker processes, each of which would hold a copy, but put into a file that they share.
+SENT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +62,31 @@ class Material:
         return cls(image_set, splits=split_images(image_set, seed=setup.seed), metric=setup.metric)
 
     def images(self, split: str) -> Tensor:
-        """The uint8 images_NCHW of one split."""
-        indices: Tensor = getattr(self.splits, split)
-        return self.image_set.images_NCHW[indices]
+        """The uint8 images_NCHW of one split; mapped from a file of the cache where they would not fit in memory."""
+        return take_rows(self.image_set.images_NCHW, self.splits.rows(split), key=self.splits.key(split))
 
     def masks(self, split: str) -> Tensor | None:
         """The defect masks_NHW (bool) of one split, or None where the data has none."""
         if self.image_set.masks_NHW is None:
             return None
-        indices: Tensor = getattr(self.splits, split)
-        return self.image_set.masks_NHW[indices]
+        return take_rows(self.image_set.masks_NHW, self.splits.rows(split), key=self.splits.key(split, of="masks"))
+
+    def for_workers(self, split: str) -> tuple[Tensor | FiledTensor, Tensor | FiledTensor | None]:
+        """Images and masks of one split to send to other processes: many are sent as a file that all of them map."""
+        images_NCHW, masks_NHW = self.image_set.images_NCHW, self.image_set.masks_NHW
+        rows = self.splits.rows(split)
+        num_bytes = len(rows) * images_NCHW[:1].numel()
+        if num_bytes > SENT_BYTES:
+            try:
+                images = file_rows(images_NCHW, rows, key=self.splits.key(split))
+                if masks_NHW is None:
+                    return images, None
+                return images, file_rows(masks_NHW, rows, key=self.splits.key(split, of="masks"))
+            except DataError:
+                # Without a cache folder that can be written, copies have to do as long as they can.
+                if not fits_in_memory(num_bytes):
+                    raise
+        return self.images(split), self.masks(split)
 
     def metric(self, split: str) -> LastFrameMetric:
         """The last-frame distance from the images of one split."""

@@ -12,14 +12,18 @@ from autopv.errors import InputError, nearest
 class TrainingPlan:
     """A length in FLOPs and the optimiser's settings; the defaults are those measured for hvae `tiny` at 16 px.
 
-    The rate warms up over `warmup_fraction` of the whole training, then stays constant (the trunk). A measured model is
-    annealed: over the last `decay_fraction` of the compute up to the measurement the rate falls linearly to 0.
+    The rate warms up over `warmup_steps`, then stays constant (the trunk); likewise the loss, for families whose loss
+    begins gently. Both are counted in steps, not in shares of the whole: the first part of a long training is then a
+    brief training, and a look at it is worth as much. (Of a training too short for that, at most a tenth is warm-up.)
+    A measured model is annealed: over the last `decay_fraction` of the compute up to the measurement the rate falls
+    linearly to 0.
     """
 
     total_flops: float
     batch_size: int = 32
     learning_rate: float = 5e-3
-    warmup_fraction: float = 0.02
+    warmup_steps: int = 32
+    loss_warmup_steps: int = 160
     decay_fraction: float = 0.3
     weight_decay: float = 0.01
     beta1: float = 0.9
@@ -29,6 +33,8 @@ class TrainingPlan:
     # A gradient norm above this many times its running mean is clipped to it: relative, because the loss of a
     # likelihood with a learned scale steepens all through training, and a fixed bound would end up clipping every step.
     grad_clip: float = 3.0
+    # A step whose norm is above this many times the running mean is not taken at all (VDVAE's gradient skipping).
+    grad_skip: float = 100.0
     horizontal_flips: bool = False
 
     def __post_init__(self) -> None:
@@ -44,21 +50,25 @@ class TrainingPlan:
                     f"{low:g} <= {name} <= {high:g} must hold in a training plan, but got {name}={value!r}"
                 )
 
-    def learning_rate_at(self, fraction: float, *, decay_until: float | None = None) -> float:
-        """The rate after `fraction` of the total compute: on the trunk, or in the decay that ends at `decay_until`.
+    def learning_rate_at(self, step: float, *, total_steps: int, decay_until: int | None = None) -> float:
+        """The rate after that many steps: on the trunk, or in the decay that ends at step `decay_until`.
 
-        >>> plan = TrainingPlan(total_flops=1e12, learning_rate=1.0, warmup_fraction=0.1, decay_fraction=0.5)
-        >>> [plan.learning_rate_at(f) for f in (0.05, 0.5, 0.99)]
+        >>> plan = TrainingPlan(total_flops=1e12, learning_rate=1.0, warmup_steps=10, decay_fraction=0.5)
+        >>> [plan.learning_rate_at(step, total_steps=100) for step in (5, 50, 99)]
         [0.5, 1.0, 1.0]
-        >>> [plan.learning_rate_at(f, decay_until=0.4) for f in (0.2, 0.3, 0.4)]
+        >>> [plan.learning_rate_at(step, total_steps=100, decay_until=40) for step in (20, 30, 40)]
         [1.0, 0.5, 0.0]
         """
-        warm = min(1.0, fraction / self.warmup_fraction) if self.warmup_fraction > 0 else 1.0
+        warm = _share(step, _at_most_a_tenth(self.warmup_steps, total_steps=total_steps))
         if decay_until is None:
             return self.learning_rate * warm
         # Rounded: a difference of fractions must not leave 1 - 1e-16 where the whole rate is meant.
-        left = round((decay_until - fraction) / (self.decay_fraction * decay_until), 12)
+        left = round((decay_until - step) / (self.decay_fraction * decay_until), 12)
         return self.learning_rate * warm * max(0.0, min(1.0, left))
+
+    def warmth_at(self, step: float, *, total_steps: int) -> float:
+        """The share of the loss's warm-up that is behind after that many steps."""
+        return _share(step, _at_most_a_tenth(self.loss_warmup_steps, total_steps=total_steps))
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON types."""
@@ -80,24 +90,35 @@ class TrainingPlan:
         return cls(**values)
 
 
+def _at_most_a_tenth(steps: int, *, total_steps: int) -> float:
+    return min(float(steps), total_steps / 10)
+
+
+def _share(step: float, steps: float) -> float:
+    return min(1.0, step / steps) if steps > 0 else 1.0
+
+
 def _broken_type_rule(name: str, value: object) -> str | None:
     if name == "horizontal_flips":
         return None if isinstance(value, bool) else "true or false"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return "a finite number"
-    return "a whole number" if name == "batch_size" and not isinstance(value, int) else None
+    return "a whole number" if name in _WHOLE and not isinstance(value, int) else None
 
 
+_WHOLE = ("batch_size", "warmup_steps", "loss_warmup_steps")
 # Inclusive bounds; the decay must leave a trunk to branch from, an EMA of 1 would never move.
 _BOUNDS = (
     ("total_flops", 1.0, 1e30),
     ("batch_size", 1, 65536),
     ("learning_rate", 1e-8, 1.0),
-    ("warmup_fraction", 0.0, 0.5),
+    ("warmup_steps", 0, 10**9),
+    ("loss_warmup_steps", 0, 10**9),
     ("decay_fraction", 0.01, 0.9),
     ("weight_decay", 0.0, 10.0),
     ("beta1", 0.0, 0.9999),
     ("beta2", 0.0, 0.999999),
     ("ema", 0.0, 0.999999),
     ("grad_clip", 1.0, 1e6),
+    ("grad_skip", 1.0, 1e30),
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 from autopv.errors import BudgetError, DataError, InputError
 from autopv.models.base import LossTerms, VideoGenerator, build_model
 from autopv.policy.policy import Policy
+from autopv.training.execution import Execution
 from autopv.training.learner import Learner
 from autopv.training.plan import TrainingPlan
 from autopv.training.streams import BatchOrder, stream
@@ -21,6 +22,9 @@ PROGRESS_EVERY_S = 2.0
 TRAINING_FLOPS_FACTOR = 3
 # Ops that take from other images find this many, spread over the data: enough variety, and held on the device.
 MAX_DONORS = 256
+# Images that take more than this share of a GPU's free memory stay where they are and travel batch by batch.
+MOST_OF_GPU = 0.25
+_DIGESTED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class Trainer:
         plan: TrainingPlan,
         seed: int,
         device: torch.device | str = "cpu",
+        execution: Execution | None = None,
     ) -> None:
         if images_NCHW.dtype != torch.uint8 or tuple(images_NCHW.shape[1:]) != (channels, size_px, size_px):
             raise DataError(
@@ -109,16 +114,16 @@ class Trainer:
             )
         used_masks_NHW = masks_NHW if "masks" in policy.needs else None
         self.data_digest = training_digest(images_NCHW, used_masks_NHW)
-        self.learner = Learner(model, plan=plan)
+        self.learner = Learner(model, plan=plan, execution=execution)
         self.steps_done = 0
         self.look: Look | None = None
-        self._images_NCHW = images_NCHW.to(self.device)
-        self._masks_NHW = None if used_masks_NHW is None else used_masks_NHW.to(self.device)
+        self._images_NCHW = _resident(images_NCHW, device=self.device)
+        self._masks_NHW = None if used_masks_NHW is None else _resident(used_masks_NHW, device=self.device)
         self._donors_NCHW = None
         if "donors" in policy.needs:
             count = min(MAX_DONORS, len(images_NCHW))
             chosen = torch.arange(count) * len(images_NCHW) // count
-            self._donors_NCHW = self._images_NCHW[chosen.to(self.device)].float().div_(255)
+            self._donors_NCHW = self._take(self._images_NCHW, chosen).float().div_(255)
         self._order = BatchOrder(len(images_NCHW), batch_size=plan.batch_size, seed=seed)
 
     @property
@@ -221,14 +226,14 @@ class Trainer:
         on_progress: Callable[[TrainingProgress], None] | None,
         should_stop: Callable[[], bool] | None,
     ) -> bool:
-        decay_until = end_step / self.total_steps if decay else None
+        decay_until = end_step if decay else None
         reported_at_s = time.monotonic()
         while self.position < end_step:
             if should_stop is not None and should_stop():
                 return False
             # The middle of the step: the first one does not stand still, nor does the last one of a decay.
-            middle = (self.position + 0.5) / self.total_steps
-            learning_rate = self.plan.learning_rate_at(middle, decay_until=decay_until)
+            middle = self.position + 0.5
+            learning_rate = self.plan.learning_rate_at(middle, total_steps=self.total_steps, decay_until=decay_until)
             loss = self._step(learning_rate)
             now_s = time.monotonic()
             if on_progress is not None and (now_s - reported_at_s >= PROGRESS_EVERY_S or self.position == end_step):
@@ -242,16 +247,16 @@ class Trainer:
                         learning_rate=learning_rate,
                         total_loss=float(loss.total_loss.detach()),
                         terms={name: float(value) for name, value in loss.terms.items()},
-                        look_fraction=decay_until,
+                        look_fraction=None if decay_until is None else decay_until / self.total_steps,
                     )
                 )
         return True
 
     def _step(self, learning_rate: float) -> LossTerms:
         step = self.position
-        indices = self._order.indices(step).to(self.device)
-        images_BCHW = self._images_NCHW[indices].float().div_(255)
-        masks_BHW = None if self._masks_NHW is None else self._masks_NHW[indices]
+        indices = self._order.indices(step)
+        images_BCHW = self._take(self._images_NCHW, indices).float().div_(255)
+        masks_BHW = None if self._masks_NHW is None else self._take(self._masks_NHW, indices)
         if self.plan.horizontal_flips:
             coins_B = torch.rand(len(images_BCHW), generator=stream(self.seed, purpose="flip", step=step))
             flips_B = coins_B.to(self.device) < 0.5
@@ -267,17 +272,33 @@ class Trainer:
         loss = self.learner.step(
             frames_BTCHW,
             frame_weights_T=self.policy.frame_weights(self.progress),
-            progress=self.progress,
+            warmth=self.plan.warmth_at(step, total_steps=self.total_steps),
             learning_rate=learning_rate,
             generator=stream(self.seed, purpose="posterior", step=step, device=self.device),
         )
         self.steps_done += 1
         return loss
 
+    def _take(self, rows: Tensor, indices: Tensor) -> Tensor:
+        """Some rows on the training device, wherever all of them are kept."""
+        return rows[indices.to(rows.device)].to(self.device)
+
+
+def _resident(rows: Tensor, *, device: torch.device) -> Tensor:
+    """The rows on the device; where they would take too much of a GPU's memory, as they are."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if rows.nbytes > MOST_OF_GPU * free:
+            return rows
+    return rows.to(device)
+
 
 def training_digest(images_NCHW: Tensor, masks_NHW: Tensor | None) -> str:
     """sha256 (hex) of everything a training sees."""
-    digest = hashlib.sha256(images_NCHW.contiguous().cpu().numpy().tobytes())
-    if masks_NHW is not None:
-        digest.update(masks_NHW.contiguous().cpu().numpy().tobytes())
+    digest = hashlib.sha256()
+    for rows in (images_NCHW, masks_NHW):
+        if rows is not None:
+            # In parts: the images may be more than fit into memory.
+            for part in torch.split(rows, _DIGESTED_ROWS):
+                digest.update(part.contiguous().cpu().numpy().data)
     return digest.hexdigest()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autopv.errors import ModelError
 from autopv.models.base import build_model
-from autopv.models.hvae import FIRST_RATE_WEIGHT, RATE_WARMUP_FRACTION, Hvae
+from autopv.models.hvae import FIRST_RATE_WEIGHT, PRESETS, Hvae
 from autopv.testing.model_suite import ModelSuite
 
 
@@ -17,6 +18,15 @@ class TestHvae(ModelSuite):
 class TestHvaeInColour(ModelSuite):
     model = "hvae"
     channels = 3
+
+
+class TestHvaeOfMixtures(ModelSuite):
+    model = "hvae"
+    channels = 3
+
+    @pytest.fixture(autouse=True)
+    def _mixture(self, monkeypatch):
+        monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], likelihood="logistic_mixture"))
 
 
 def build(*, num_frames=1, size_px=16, preset="tiny", channels=1):
@@ -46,6 +56,23 @@ def test_eight_frames_and_more_fit_at_16_px():
     model = build(num_frames=8)
     assert len(set(model.read_off)) == 8
     assert model.read_off[-1] == len(model.levels) - 1
+
+
+def test_pseudo_frames_can_be_read_off_early(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], frame_levels=0.4))
+    assert [i + 1 for i in build(num_frames=3).read_off] == [2, 4, 9]
+    num_levels = len(build().levels)
+    for num_frames in range(1, num_levels + 1):
+        read_off = build(num_frames=num_frames).read_off
+        assert len(set(read_off)) == num_frames
+        assert list(read_off) == sorted(read_off)
+        assert read_off[-1] == num_levels - 1
+
+
+def test_base_serves_256_px():
+    with torch.device("meta"):
+        model = build(preset="base", size_px=256, channels=3, num_frames=4)
+    assert model.flops_per_image(4) > model.flops_per_image(1)
 
 
 def test_more_frames_than_levels_are_refused_with_the_limit():
@@ -128,7 +155,7 @@ def test_pseudo_frames_cannot_move_the_likelihood_scale():
     for weight in (0.0, 5.0):
         model.zero_grad()
         torch.autograd.backward(loss_terms(model, frames, [weight, weight, 1.0]).total_loss)
-        gradients.append(model.scaled_log_scale.grad.clone())
+        gradients.append(model.likelihood.scaled_log_scale.grad.clone())
     assert torch.equal(gradients[0], gradients[1])
 
 
@@ -138,12 +165,11 @@ def test_the_rate_warms_up_and_counts_in_full_from_then_on():
         model.levels[-1].posterior.bias.fill_(0.5)
     frames = torch.rand(2, 1, 1, 16, 16, generator=generator())
 
-    def total(progress):
-        loss = model.loss(frames, frame_weights_T=[1.0], generator=generator(), progress=progress)
+    def total(warmth):
+        loss = model.loss(frames, frame_weights_T=[1.0], generator=generator(), warmth=warmth)
         return float(loss.total_loss.detach()), float(loss.terms["rate"])
 
-    (first, rate), (middle, _), (end, _) = total(0.0), total(RATE_WARMUP_FRACTION / 2), total(1.0)
-    assert total(RATE_WARMUP_FRACTION) == total(1.0)
+    (first, rate), (middle, _), (end, _) = total(0.0), total(0.5), total(1.0)
     assert end - first == pytest.approx((1 - FIRST_RATE_WEIGHT) * rate, rel=1e-4)
     assert middle == pytest.approx((first + end) / 2, rel=1e-4)
 

@@ -6,22 +6,40 @@ from autopv.training.plan import TrainingPlan
 
 def plan(**changes):
     return TrainingPlan(
-        **{"total_flops": 1e12, "learning_rate": 0.5, "warmup_fraction": 0.1, "decay_fraction": 0.25, **changes}
+        **{"total_flops": 1e12, "learning_rate": 0.5, "warmup_steps": 10, "decay_fraction": 0.25, **changes}
     )
 
 
 def test_the_trunk_warms_up_and_stays():
-    assert [plan().learning_rate_at(f) for f in (0.0, 0.05, 0.1, 0.5, 1.0)] == [0.0, 0.25, 0.5, 0.5, 0.5]
+    rates = [plan().learning_rate_at(step, total_steps=100) for step in (0, 5, 10, 50, 100)]
+    assert rates == [0.0, 0.25, 0.5, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("end", [1 / 9, 1 / 3, 1.0])
+def test_the_beginning_of_a_long_training_is_that_of_a_brief_one():
+    steps = range(100)
+    brief, long = ([plan().learning_rate_at(step, total_steps=total) for step in steps] for total in (100, 10000))
+    assert brief == long
+    brief, long = ([plan(loss_warmup_steps=7).warmth_at(s, total_steps=total) for s in steps] for total in (100, 10000))
+    assert brief == long
+
+
+def test_of_a_very_brief_training_a_tenth_is_warm_up():
+    assert plan().learning_rate_at(1, total_steps=20) == 0.25
+    assert plan().learning_rate_at(2, total_steps=20) == 0.5
+    assert [plan().warmth_at(step, total_steps=20) for step in (0, 1, 2, 3)] == [0.0, 0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("end", [80, 160, 800])
 def test_a_decay_starts_at_the_trunk_rate_and_ends_at_zero(end):
-    rates = [plan(warmup_fraction=0.0).learning_rate_at(f * end, decay_until=end) for f in (0.5, 0.75, 0.875, 1.0)]
+    rates = [
+        plan(warmup_steps=0).learning_rate_at(f * end, total_steps=800, decay_until=end)
+        for f in (0.5, 0.75, 0.875, 1.0)
+    ]
     assert rates == [0.5, 0.5, 0.25, 0.0]
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate():
-    assert plan(warmup_fraction=0.0).learning_rate_at(0.0) == 0.5
+    assert plan(warmup_steps=0).learning_rate_at(0, total_steps=100) == 0.5
 
 
 def test_a_plan_survives_its_json_form():
@@ -46,12 +64,15 @@ def test_a_plan_without_a_length_is_refused():
         ("batch_size", 0),
         ("batch_size", 2.5),
         ("learning_rate", float("nan")),
-        ("warmup_fraction", -0.1),
+        ("warmup_steps", -1),
+        ("warmup_steps", 2.5),
+        ("loss_warmup_steps", -1),
         ("decay_fraction", 0.0),
         ("decay_fraction", 1.0),
         ("weight_decay", -1.0),
         ("ema", 1.0),
         ("grad_clip", 0.5),
+        ("grad_skip", 0.5),
         ("learning_rate", "0.1"),
         ("horizontal_flips", 1),
     ],

@@ -70,7 +70,7 @@ def test_a_look_costs_its_decay_and_leaves_the_trunk_as_if_it_had_not_been(make_
 
 def test_a_look_is_annealed(make_trainer):
     rates = []
-    trainer = make_trainer(plan_changes={"warmup_fraction": 0.0})
+    trainer = make_trainer(plan_changes={"warmup_steps": 0})
     step = trainer._step
     trainer._step = lambda rate: (rates.append(rate), step(rate))[1]
     trainer.annealed_look(0.5)
@@ -152,18 +152,19 @@ def test_progress_is_told_at_the_end_of_each_part_at_least(make_trainer):
 def test_frames_are_rendered_by_the_policy_and_weighted_by_progress(make_trainer, monkeypatch):
     trainer = make_trainer(steps=10, policy=noise_policy(num_frames=3, weight=0.8, until=0.5))
     seen = []
-    loss = trainer.learner.model.loss
+    take_step = trainer.learner.step
 
-    def spy(frames_BTCHW, *, frame_weights_T, labels=None, generator, progress):
-        seen.append((frames_BTCHW, frame_weights_T, progress))
-        return loss(frames_BTCHW, frame_weights_T=frame_weights_T, generator=generator, progress=progress)
+    def spy(frames_BTCHW, *, frame_weights_T, warmth, learning_rate, generator):
+        seen.append((frames_BTCHW, frame_weights_T, warmth))
+        keywords = {"frame_weights_T": frame_weights_T, "warmth": warmth, "learning_rate": learning_rate}
+        return take_step(frames_BTCHW, **keywords, generator=generator)
 
-    monkeypatch.setattr(trainer.learner.model, "loss", spy)
+    monkeypatch.setattr(trainer.learner, "step", spy)
     trainer.train_until(1.0)
-    assert [progress for _, _, progress in seen] == [step / 10 for step in range(10)]
-    for frames, weights, progress in seen:
+    assert [warmth for _, _, warmth in seen] == [0.0] + [1.0] * 9
+    for step, (frames, weights, _) in enumerate(seen):
         assert frames.shape == (4, 3, 1, 8, 8)
-        assert weights == trainer.policy.frame_weights(progress)
+        assert weights == trainer.policy.frame_weights(step / 10)
         assert not torch.equal(frames[:, 0], frames[:, 2])
     assert seen[0][1] == (0.8, 0.8, 1.0)
     assert seen[-1][1] == (0.0, 0.0, 1.0)

@@ -1,0 +1,116 @@
+"""The policies and the trainings of this experiment: which arm, on which images, on which seed, to which length."""
+
+from dataclasses import dataclass
+
+from autopv.policy import Layer, Policy
+from autopv.spaces import Space
+
+BRIEF = 600
+"""Image-only steps that the compute of a brief trial pays for; 3 and 9 times as much are the longer trainings."""
+EARLY = (1 / 8, 1 / 4, 1 / 2)
+"""Looks before the end of a brief trial, in brief trials."""
+IMAGE_ONLY = "image-only"
+WEIGHT, NUM_FRAMES = 0.06, 3
+"""What did best among few probes: the arms differ from it in one thing at a time."""
+SEEDS = (201, 202, 203)
+
+
+def _single(op: str, magnitude: float, *, num_frames: int = NUM_FRAMES, curve: str = "linear", **changes) -> Policy:
+    layer = Layer(op=op, magnitude=magnitude, curve=curve, frames=(1, num_frames - 1))
+    return Policy(num_frames=num_frames, **{"frame_loss_weight": WEIGHT, **changes}, layers=(layer,)).canonical()
+
+
+def arms() -> dict[str, Policy]:
+    """Every arm by name: corruptions, then weights and ends of one, then lengths and orders, then random policies."""
+    space = Space.load("stage2_expressive")
+    return {
+        IMAGE_ONLY: Policy.image_only(),
+        "noise": _single("gaussian_noise", 0.18),
+        "blur": _single("gaussian_blur", 0.06),
+        "pixelate": _single("pixelate", 0.16),
+        "contrast": _single("contrast", 0.6),
+        "erase": _single("erase", 0.38),
+        "gamma": _single("gamma", 0.4),
+        "gamma-w.01": _single("gamma", 0.4, frame_loss_weight=0.01),
+        "gamma-w.3": _single("gamma", 0.4, frame_loss_weight=0.3),
+        "gamma-until.25": _single("gamma", 0.4, frame_loss_until=0.25),
+        "gamma-T2": _single("gamma", 0.4, num_frames=2),
+        "gamma-T6": _single("gamma", 0.4, num_frames=6),
+        "noise-T6-chain": _single("gaussian_noise", 0.18, num_frames=6),
+        "noise-T6-star": _single("gaussian_noise", 0.18, num_frames=6, markov_order=5),
+        **{f"random-{i + 1}": space.random_policy(i) for i in range(3)},
+        # Heavier ones, for few images: might they regularise?
+        "noise-heavy": _single("gaussian_noise", 0.5, num_frames=4, frame_loss_weight=0.5),
+        "donors-w.3": _single("interpolate_dataset", 0.6, frame_loss_weight=0.3),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: `looks` are annealed measurements, in brief trials; `averages` adds un-annealed ones beside.
+
+    variant: of the model, by its name in variants.py; empty for the model as it is.
+    """
+
+    domain: str
+    num_images: int
+    arm: str
+    seed: int
+    looks: tuple[float, ...]
+    averages: bool = False
+    variant: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names the training and its file."""
+        return f"{self.domain}-{self.num_images}-{self.arm}{self.variant and '-' + self.variant}-{self.seed}"
+
+
+WHOLE = 10**6
+"""As many images as there are."""
+_CORRUPTIONS = (
+    IMAGE_ONLY,
+    "noise",
+    "blur",
+    "pixelate",
+    "contrast",
+    "erase",
+    "gamma",
+    "random-1",
+    "random-2",
+    "random-3",
+)
+_LONG = (IMAGE_ONLY, "gamma", "blur")
+_ONLY_FOR_FEW = ("noise-heavy", "donors-w.3")
+_FEW = (IMAGE_ONLY, "noise", *_ONLY_FOR_FEW)
+
+
+def jobs() -> dict[str, list[Job]]:
+    """Every training by study; where two studies share a training, the later one goes on from where it stands."""
+    brief = (*EARLY, 1.0, 3.0)
+
+    def each(
+        names: tuple[str, ...], *, seeds: tuple[int, ...] = SEEDS, domain: str = "elpv", num_images: int = WHOLE, **kw
+    ):
+        return [Job(domain=domain, num_images=num_images, arm=a, seed=s, **kw) for s in seeds for a in names]
+
+    return {
+        # All arms at 1x and 3x, and what each earlier look was worth.
+        "looks": each(tuple(a for a in arms() if a not in _ONLY_FOR_FEW), seeds=SEEDS[:2], looks=brief, averages=True),
+        # The arms that matter at 9x.
+        "long": each(_LONG, looks=(1.0, 3.0, 9.0)),
+        # Few images, as users have them; mirroring half of them is what one would try without a pseudo video.
+        "few": [
+            job
+            for n in (100, 300)
+            for arms_, variant in ((_FEW, ""), ((IMAGE_ONLY,), "flips"))
+            for job in each(arms_, num_images=n, seeds=SEEDS[:1], variant=variant, looks=(1.0, 2.0, 4.0))
+        ],
+        "textures": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[:2], looks=(1.0, 3.0)),
+        # Why the lead fades: other forces on the pseudo frames, other levels for them, another likelihood.
+        "why": [
+            job
+            for arm, variant in (("gamma-w.3", "own"), ("gamma", "early"), (IMAGE_ONLY, "mixture"))
+            for job in each((arm,), seeds=SEEDS[:2], variant=variant, looks=(1.0, 3.0))
+        ],
+    }
