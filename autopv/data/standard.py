@@ -41,7 +41,7 @@ class StandardSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class _Layout:
     """What torchvision wants below its `root`, and where it gets that from.
 
     files: relative paths, each with its md5 where torchvision knows one. images: a folder of image files beside them.
@@ -114,23 +114,23 @@ def unknown_standard(source: str) -> DataError | None:
     )
 
 
-def _cifar(reader: Any) -> Layout:
+def _cifar(reader: Any) -> _Layout:
     listed = [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
-    return Layout(files={f"{reader.base_folder}/{file}": md5 for file, md5 in listed}, fetched=reader.url)
+    return _Layout(files={f"{reader.base_folder}/{file}": md5 for file, md5 in listed}, fetched=reader.url)
 
 
-def _mnist(reader: Any) -> Layout:
+def _mnist(reader: Any) -> _Layout:
     archives = [file for file, _ in reader.resources]
-    return Layout(
+    return _Layout(
         files={f"{reader.__name__}/raw/{Path(file).stem}": None for file in archives},
         fetched=f"{', '.join(archives)} from {reader.mirrors[0]}",
     )
 
 
-def _celeba(reader: Any) -> Layout:
+def _celeba(reader: Any) -> _Layout:
     # torchvision wants four more text files, which autopv has no use for.
     (md5,) = (md5 for _, md5, file in reader.file_list if file == CELEBA_PARTITION)
-    return Layout(
+    return _Layout(
         files={f"{reader.base_folder}/{CELEBA_PARTITION}": md5},
         images=f"{reader.base_folder}/{CELEBA_IMAGES}",
         fetched=f"{CELEBA_IMAGES}.zip and {CELEBA_PARTITION} from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
@@ -139,7 +139,7 @@ def _celeba(reader: Any) -> Layout:
 
 CELEBA_PARTITION = "list_eval_partition.txt"
 CELEBA_IMAGES = "img_align_celeba"
-_CLASSES: dict[str, tuple[str, Callable[[Any], Layout]]] = {
+_CLASSES: dict[str, tuple[str, Callable[[Any], _Layout]]] = {
     "cifar10": ("CIFAR10", _cifar),
     "cifar100": ("CIFAR100", _cifar),
     "mnist": ("MNIST", _mnist),
@@ -157,7 +157,7 @@ class _Lack:
     is_fetched: bool = True
 
 
-def _lack(layout: Layout, folder: Path) -> _Lack | None:
+def _lack(layout: _Layout, folder: Path) -> _Lack | None:
     from torchvision.datasets.utils import check_integrity
 
     wanted = [*layout.files, *([] if layout.images is None else [layout.images])]
@@ -197,7 +197,7 @@ def _files_text(name: str) -> str:
     return f"{folder}/{{{', '.join(files)}}}" if len(files) > 1 else f"{folder}/{files[0]}"
 
 
-def _remedy(layout: Layout, folder: Path) -> str:
+def _remedy(layout: _Layout, folder: Path) -> str:
     # One folder too deep is the likeliest mistake.
     top = Path(next(iter(layout.files))).parts[0]
     if folder.name == top and folder.is_dir():
