@@ -39,9 +39,6 @@ def arms() -> dict[str, Policy]:
         "noise-T6-chain": _single("gaussian_noise", 0.18, num_frames=6),
         "noise-T6-star": _single("gaussian_noise", 0.18, num_frames=6, markov_order=5),
         **{f"random-{i + 1}": space.random_policy(i) for i in range(3)},
-        # Heavier ones, for few images: might they regularise?
-        "noise-heavy": _single("gaussian_noise", 0.5, num_frames=4, frame_loss_weight=0.5),
-        "donors-w.3": _single("interpolate_dataset", 0.6, frame_loss_weight=0.3),
     }
 
 
@@ -81,8 +78,7 @@ _CORRUPTIONS = (
     "random-3",
 )
 _LONG = (IMAGE_ONLY, "gamma", "blur")
-_ONLY_FOR_FEW = ("noise-heavy", "donors-w.3")
-_FEW = (IMAGE_ONLY, "noise", *_ONLY_FOR_FEW)
+_FEW = (IMAGE_ONLY, "gamma", "noise")
 
 
 def jobs() -> dict[str, list[Job]]:
@@ -96,16 +92,10 @@ def jobs() -> dict[str, list[Job]]:
 
     return {
         # All arms at 1x and 3x, and what each earlier look was worth.
-        "looks": each(tuple(a for a in arms() if a not in _ONLY_FOR_FEW), seeds=SEEDS[:2], looks=brief, averages=True),
+        "looks": each(tuple(arms()), seeds=SEEDS[:2], looks=brief, averages=True),
         # The arms that matter at 9x.
         "long": each(_LONG, looks=(1.0, 3.0, 9.0)),
-        # Few images, as users have them; mirroring half of them is what one would try without a pseudo video.
-        "few": [
-            job
-            for n in (100, 300)
-            for arms_, variant in ((_FEW, ""), ((IMAGE_ONLY,), "flips"))
-            for job in each(arms_, num_images=n, seeds=SEEDS[:1], variant=variant, looks=(1.0, 2.0, 4.0))
-        ],
+        "few": [job for n in (100, 300) for job in each(_FEW, num_images=n, seeds=SEEDS[:2], looks=(1.0, 2.0, 4.0))],
         "textures": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[:2], looks=(1.0, 3.0)),
         # Why the lead fades: other forces on the pseudo frames, other levels for them, another likelihood.
         "why": [

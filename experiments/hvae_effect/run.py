@@ -96,7 +96,7 @@ def train(task: tuple[Job, str]) -> None:
             channels=images_NCHW.shape[1],
             policy=policy,
             images_NCHW=images_NCHW,
-            plan=TrainingPlan(total_flops=total_flops, horizontal_flips=VARIANTS[job.variant].flips),
+            plan=TrainingPlan(total_flops=total_flops),
             seed=job.seed,
             execution=Execution(compiled=True),
         )

@@ -25,11 +25,10 @@ class OwnScale(Hvae):
 
 @dataclass(frozen=True)
 class Variant:
-    """A model's registered name and preset, and whether half of the images are mirrored."""
+    """A model's registered name and preset."""
 
     model: str = "hvae"
     preset: str = "tiny"
-    flips: bool = False
 
 
 # Registered beside the shipped presets, for this process alone.
@@ -42,6 +41,5 @@ VARIANTS = {
     "own": Variant(model="hvae-own-scale"),
     "mixture": Variant(preset="tiny-mixture"),
     "early": Variant(preset="tiny-early"),
-    "flips": Variant(flips=True),
 }
-"""By name: as it is; own scales; a mixture of logistics; pseudo frames read off early; half of the images mirrored."""
+"""By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image."""
