@@ -12,7 +12,7 @@ from ray import tune
 from torch import Tensor
 
 from autopv.data.filed import FiledTensor
-from autopv.errors import MetricError, TrainingDiverged
+from autopv.errors import BudgetError, MetricError, ModelError, TrainingDiverged
 from autopv.metrics.metric import LastFrameMetric
 from autopv.policy import Policy
 from autopv.search.run_folder import RunFolder, write_json
@@ -64,6 +64,10 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._unbuildable is not None:
+            # Without a trainer there is nothing to report but why: the item ends as failed, its worker lives on.
+            nothing = {"progress": 0.0, "steps": 0, "flops": 0.0, "flops_done": 0.0}
+            return {"fraction": None, "failure": self._unbuildable, **nothing, "training_s": 0.0, "evaluation_s": 0.0}
         started_s = time.monotonic()
         self._training_s = self._evaluation_s = 0.0
         flops_before = self._trainer.flops_spent
@@ -84,19 +88,24 @@ class Trial(tune.Trainable):
         item = WorkItem(**json.loads(config["item"]))
         inputs = self._inputs
         self._item = item
-        self._trainer = Trainer(
-            inputs.model,
-            preset=inputs.preset,
-            size_px=self._images_NCHW.shape[-1],
-            channels=self._images_NCHW.shape[1],
-            policy=Policy.from_dict(item.policy, where=item.key),
-            images_NCHW=self._images_NCHW,
-            masks_NHW=self._masks_NHW,
-            plan=inputs.plan,
-            seed=item.seed,
-            device=inputs.device,
-            execution=default_execution(inputs.device),
-        )
+        self._unbuildable: str | None = None
+        try:
+            self._trainer = Trainer(
+                inputs.model,
+                preset=inputs.preset,
+                size_px=self._images_NCHW.shape[-1],
+                channels=self._images_NCHW.shape[1],
+                policy=Policy.from_dict(item.policy, where=item.key),
+                images_NCHW=self._images_NCHW,
+                masks_NHW=self._masks_NHW,
+                plan=inputs.plan,
+                seed=item.seed,
+                device=inputs.device,
+                execution=default_execution(inputs.device),
+            )
+        except (ModelError, BudgetError) as error:
+            self._unbuildable = str(error)
+            return
         self._item_folder = self._folder.item(item.key)
         self._saved_s = time.monotonic()
         self._looks: list[Look] = []
