@@ -78,6 +78,8 @@ def beginning_lines(beginning: Beginning) -> list[str]:
     looks = ", ".join(str(max(1, round(fraction * total))) for fraction in course.fractions)
     floor = "" if course.floor is None else f", floor {distance_text(course.floor)}"
     lines.append(f"measured by {course.metric['name']} (n = {course.metric['num_images']}{floor}) at step {looks}")
+    if not course.fractions_ahead:
+        return [*lines, "nothing is left to train"]
     if beginning.look_steps:
         share = beginning.look_steps / total
         lines.append(f"the looks before the end cost {beginning.look_steps} steps more ({share:.0%} of the training)")

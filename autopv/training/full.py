@@ -24,7 +24,7 @@ from autopv.training.interrupts import DeferredInterrupts
 from autopv.training.listener import Beginning, TrainingListener
 from autopv.training.material import Setup
 from autopv.training.measure import sample_images
-from autopv.training.pace import Pace, steps_ahead
+from autopv.training.pace import Pace, look_steps_ahead
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer, TrainingProgress
 
@@ -190,7 +190,7 @@ class _FullTraining:
                 num_images=len(self._material.images_NCHW),
                 position=trainer.position,
                 total_steps=trainer.total_steps,
-                look_steps=steps_ahead(trainer, self._course) - (trainer.total_steps - trainer.trunk_position),
+                look_steps=look_steps_ahead(trainer, self._course),
                 course=self._course,
             )
         )

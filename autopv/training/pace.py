@@ -72,3 +72,17 @@ def steps_ahead(trainer: Trainer, course: Course) -> int:
         steps += end - trunk
         trunk = start
     return steps
+
+
+def look_steps_ahead(trainer: Trainer, course: Course) -> int:
+    """Of those, the steps in decays that are taken back: all looks' but the last one's, which ends the training."""
+    steps = 0
+    for fraction in course.fractions_ahead:
+        if fraction < 1:
+            end = end_step(fraction, total_steps=trainer.total_steps)
+            if trainer.look is not None and trainer.look.end_step == end:
+                steps += end - trainer.position
+            else:
+                decay = trainer.plan.decay_fraction
+                steps += end - start_step(fraction, total_steps=trainer.total_steps, decay_fraction=decay)
+    return steps

@@ -130,6 +130,14 @@ def test_the_beginning_says_where_it_is_measured_and_what_that_costs() -> None:
     assert "early" not in going_on
 
 
+def test_a_finished_training_is_not_promised_anything() -> None:
+    course = COURSE.after(FIRST).after(SECOND).after(LAST)
+    beginning = Beginning(policy="x", num_images=1600, position=400, total_steps=400, look_steps=0, course=course)
+    lines = beginning_lines(beginning)
+    assert lines[-1] == "nothing is left to train"
+    assert not any("early" in line or "cost" in line for line in lines)
+
+
 def test_without_a_measure_that_is_said_plainly() -> None:
     course = replace(COURSE, trained_on="all", metric=None, floor=None, fractions=(1.0,))
     beginning = Beginning(policy="x", num_images=2624, position=0, total_steps=400, look_steps=0, course=course)

@@ -118,6 +118,7 @@ def test_interrupted_right_after_a_look_it_ends_the_same(undisturbed, images, tm
     again = Heard()
     ended_alike(undisturbed, train_fully(request(images, out, keep_every=4, resume=True), listener=again), out)
     assert len(again.looks) == 4 - look, "looks that were taken are not taken again"
+    assert again.beginnings[0].look_steps == 0, "no decay that is taken back is ahead any more"
 
 
 @pytest.mark.slow
