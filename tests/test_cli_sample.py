@@ -1,12 +1,12 @@
 """`autopv sample` as a user meets it: files, speed and progress, one message for bad input, and an orderly Ctrl-C."""
 
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -168,17 +168,13 @@ def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 
 def test_a_disk_that_fills_up_is_told_with_what_is_there(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: Path,
+    file_size_limit: Callable[[int], AbstractContextManager[None]],
 ) -> None:
-    # A file may have so many bytes: an array of ten images has more.
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600, limit[1]))
-    try:
+    with file_size_limit(600):  # an array of ten images has more
         message = fails(capsys, "--checkpoint", model, "-n", 10, "--out", tmp_path / "s.npz")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, before)
     assert "cannot be written any further: File too large. 0 of 10 are there" in message
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -1,5 +1,3 @@
-import resource
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +29,6 @@ def write(out, frames_NTCHW, *, batch=2):
 def _write_then_interrupt(files, frames_NTCHW):
     files.write(frames_NTCHW)
     raise KeyboardInterrupt
-
-
-@pytest.fixture
-def small_files():
-    """No file may have more than 200 bytes: the one way to meet a disk's limit without filling one."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
 
 
 def names(folder: Path) -> list[str]:
@@ -128,20 +115,20 @@ def test_an_interruption_before_the_first_sample_leaves_nothing(tmp_path, out):
 
 
 @pytest.mark.parametrize("num_frames", [1, 3])
-def test_on_a_full_disk_what_was_written_stays_and_no_half_of_anything(tmp_path, num_frames, small_files):
+def test_on_a_full_disk_what_was_written_stays_and_no_half_of_anything(tmp_path, num_frames, file_size_limit):
     frames = videos(4, num_frames=num_frames) // 255 * 255
     frames[2, -1] = videos(1)[0, 0]  # noise takes more bytes than a file may have
     files = open_for(tmp_path / "out", frames)
-    with pytest.raises(OSError, match="too large"), files:
+    with pytest.raises(OSError, match="too large"), file_size_limit(200), files:
         files.write(frames)
     assert files.num_written == 2
     whole = ["00000.png", "00001.png"] if num_frames == 1 else [f"0000{i}/{t}.png" for i in (0, 1) for t in (1, 2, 3)]
     assert names(tmp_path / "out") == whole
 
 
-def test_an_array_for_which_there_is_no_room_leaves_nothing(tmp_path, small_files):
+def test_an_array_for_which_there_is_no_room_leaves_nothing(tmp_path, file_size_limit):
     files = open_for(tmp_path / "out.npz", videos())
-    with pytest.raises(OSError, match="too large"), files:
+    with pytest.raises(OSError, match="too large"), file_size_limit(200), files:
         files.write(videos())
     assert files.num_written == 0
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,4 @@
 import io
-import resource
 
 import numpy as np
 import pytest
@@ -45,16 +44,12 @@ def test_a_quick_second_launch_overwrites_nothing(log, tmp_path):
     assert [value for *_, value in read_events(tmp_path / "logs")] == [0.0, 1.0]
 
 
-def test_a_full_disk_is_told(log, tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+def test_a_full_disk_is_told(log, tmp_path, file_size_limit):
     log.picture("looks", "samples", np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8), step=1)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
+    with file_size_limit(4096):
         with pytest.raises(StorageError, match=r"logs could not be written \(.*too large"):
             log.flush()
-    finally:
         log.close()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Going on with a full training under other settings, which must be forced, and with a disk that is full."""
 
-import resource
+import contextlib
 import shutil
 from dataclasses import replace
 
@@ -143,27 +143,16 @@ def test_a_model_alone_and_a_searchs_trial_are_not_resumed(copy, images, make_tr
         train_fully(request(images, tmp_path / "trial", resume=True))
 
 
-@pytest.fixture
-def file_limit():
-    """Sets how large a file may become, as a disk that is full does; it is lifted afterwards."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(num_bytes):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.slow
 def test_a_disk_that_is_full_leaves_the_last_good_checkpoint_and_tells_what_to_do(
-    images, tmp_path, at_step, file_limit, undisturbed, monkeypatch
+    images, tmp_path, at_step, file_size_limit, undisturbed, monkeypatch
 ):
     out = tmp_path / "out"
     # Within a look the state is twice as large as before it: that one does not fit any more.
-    at_step(1, lambda _: file_limit((out / FILE_NAME).stat().st_size * 3 // 2))
-    with pytest.raises(StorageError) as failed:
-        train_fully(request(images, out, keep_every=4))
+    with contextlib.ExitStack() as limits:
+        at_step(1, lambda _: limits.enter_context(file_size_limit((out / FILE_NAME).stat().st_size * 3 // 2)))
+        with pytest.raises(StorageError) as failed:
+            train_fully(request(images, out, keep_every=4))
     message = str(failed.value)
     assert failed.value.exit_code == 1
     assert f"{out / FILE_NAME} could not be written" in message
@@ -173,7 +162,6 @@ def test_a_disk_that_is_full_leaves_the_last_good_checkpoint_and_tells_what_to_d
     assert "--resume" in message
     assert sorted(path.name for path in out.iterdir()) == [FILE_NAME, "policy.json"], "nothing half-made is left"
     assert read_info(out).position == 0
-    file_limit(resource.RLIM_INFINITY)
     monkeypatch.undo()
     assert train_fully(request(images, out, keep_every=4, resume=True)).looks == undisturbed[1].looks
     assert same_contents(undisturbed[0], out)
