@@ -1,6 +1,5 @@
 """The driver's side of a launch: what Ray's searcher, scheduler, stopper and callback all turn to."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,8 +62,8 @@ class Hooks:
             self._overdrawn_since_s = None
             return False
         if self._overdrawn_since_s is None:
-            self._overdrawn_since_s = time.monotonic()
-        return time.monotonic() - self._overdrawn_since_s > _REPORT_GRACE_S
+            self._overdrawn_since_s = self._ledger.clock()
+        return self._ledger.clock() - self._overdrawn_since_s > _REPORT_GRACE_S
 
     def account(self, tune_id: str, result: Mapping[str, Any]) -> None:
         """Writes down what the worker did since its last report."""

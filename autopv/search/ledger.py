@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +43,12 @@ class Ledger:
     A segment is one device held for one work item, from the moment it is asked for until it is given back, so start-up
     and rework are paid for. Open segments are prolonged by `beat`; after a crash they end at their last beat plus the
     time that orphaned workers may have lived on.
+
+    clock: seconds since the epoch; all that is timed in a job (`Spending`, `Hooks`) is timed by the ledger's clock.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
         if read_only and not path.exists():
             raise RunFolderError(f"{path} is missing: this is not a run folder, or it was damaged.")
         try:
@@ -71,7 +74,7 @@ class Ledger:
     def grant(self, key: str, *, phase: str) -> None:
         """Starts to charge one device for the work item `key`."""
         self.release(key)
-        now = time.time()
+        now = self.clock()
         row = self._db.execute(
             "insert into segments (phase, key, started, ended, open) values (?, ?, ?, ?, 1)", (phase, key, now, now)
         )
@@ -82,11 +85,11 @@ class Ledger:
         """Stops charging for `key`; nothing happens if it is not being charged for."""
         segment = self._open.pop(key, None)
         if segment is not None:
-            self._db.execute("update segments set ended=?, open=0 where id=?", (time.time(), segment))
+            self._db.execute("update segments set ended=?, open=0 where id=?", (self.clock(), segment))
 
     def beat(self) -> None:
         """Writes down that the open segments are still held; cheap enough to call in a loop."""
-        now = time.time()
+        now = self.clock()
         if now - self._last_beat >= HEARTBEAT_S:
             self._db.execute("update segments set ended=? where open=1", (now,))
             self._last_beat = now
@@ -98,7 +101,7 @@ class Ledger:
             if value is not None:
                 clauses.append(f"{column}=?")
                 values.append(value)
-        now = time.time() if self._open else 0.0  # a reader trusts the last beat
+        now = self.clock() if self._open else 0.0  # a reader trusts the last beat
         row = self._db.execute(
             "select coalesce(sum(case when open then max(ended, ?) else ended end - started), 0) from segments where "
             + " and ".join(clauses),

@@ -1,7 +1,6 @@
 """Admission: what an item will cost, and whether the budget still holds it beside what is promised already."""
 
 import json
-import time
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -74,7 +73,7 @@ class Spending:
 
     def start(self, key: str, *, cost_s: float) -> None:
         """Counts an item as running at an expected cost."""
-        self._running[key] = (time.time(), cost_s)
+        self._running[key] = (self._ledger.clock(), cost_s)
 
     def end(self, key: str) -> None:
         """Counts an item as over."""
@@ -84,7 +83,7 @@ class Spending:
         """Device-seconds neither spent nor promised to a running item; infinite without a time budget."""
         if self._budget.device_s is None:
             return float("inf")
-        now = time.time()
+        now = self._ledger.clock()
         promised = sum(max(0.0, cost_s - (now - started)) for started, cost_s in self._running.values())
         return self._budget.device_s - self._ledger.spent_s() - promised
 
