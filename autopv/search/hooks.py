@@ -106,7 +106,7 @@ class Hooks:
             key=item.key,
             label=item.label,
             fraction=look.fraction,
-            distance=round(look.distance, 4),
+            distance=look.distance,
             steps=look.steps,
             goes_on=goes_on,
             spent_s=round(self._ledger.spent_s(), 1),
@@ -144,9 +144,10 @@ class Hooks:
             phase=self._source.phase,
             key=item.key,
             label=item.label,
+            seed=item.seed,
             status=outcome.status,
             failure=outcome.failure,
-            distance=None if look is None else round(look.distance, 4),
+            distance=None if look is None else look.distance,
             spent_s=round(self._ledger.spent_s(), 1),
         )
 

@@ -10,7 +10,7 @@ from autopv.errors import BudgetError
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
 from autopv.search.environment import environment
-from autopv.search.events import EventLog, Listener
+from autopv.search.events import EventLog, Listener, event_record
 from autopv.search.executor import Executor
 from autopv.search.ledger import Ledger
 from autopv.search.material import absolute_source, reload_material
@@ -61,7 +61,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     left_out = sorted({op for op, _ in whole.magnitudes} - {op for op, _ in space.magnitudes})
     metric = material.metric("search")
     if listener is not None:
-        listener({"event": "calibrating", "num_images": len(material.image_set)})
+        listener(event_record("calibrating", num_images=len(material.image_set)))
     training = TrainingPlan(total_flops=1e15)
     speed, flops_per_step = calibrate(
         model=request.model,
@@ -127,6 +127,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             num_blocks=plan.num_blocks,
             num_seeds=request.num_seeds,
             num_arms=num_arms,
+            rungs=RUNGS,
             reserve_s=plan.reserve_s,
             verdict_needs_s=round(plan.verdict_needs_s),
             num_images=len(material.image_set),
@@ -157,6 +158,8 @@ def resume_job(path: Path, *, listener: Listener | None = None) -> None:
         budget = Budget.parse(settings.budget)
         _check_device(budget)
         material = reload_material(settings)
+        if listener is not None:
+            listener(event_record("calibrating", num_images=len(material.image_set)))
         speed, _ = calibrate(
             model=settings.model,
             preset=settings.preset,
@@ -166,7 +169,7 @@ def resume_job(path: Path, *, listener: Listener | None = None) -> None:
             device=_TORCH_DEVICE[budget.device],
         )
         events = EventLog(folder.events, listener=listener)
-        events.emit("resumed")
+        events.emit("resumed", budget=str(budget), num_workers=settings.num_workers)
         _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:
         folder.unlock()
@@ -209,7 +212,8 @@ def _work(
     spending = Spending(budget=budget, ledger=ledger, speed=speed)
 
     def search() -> SearchSource:
-        events.emit("phase", phase="search")
+        floor, spent_s = _floor(material, split="search", ledger=ledger), round(ledger.spent_s(), 1)
+        events.emit("phase", phase="search", arms=None, floor=floor, spent_s=spent_s)
         material.metric("search").save(folder.metric("search"))
         return SearchSource(
             study,
@@ -227,7 +231,8 @@ def _work(
         # What a time budget still holds after the blocks asked for goes into more of them, whatever they have shown.
         num_seeds = settings.num_seeds if budget.device_s is None else max(settings.num_seeds, _MOST_BLOCKS)
         seeds = fresh_seeds(settings.seed, num_seeds=num_seeds)
-        events.emit("phase", phase="verify", arms=[arm.name for arm in arms])
+        floor, spent_s = _floor(material, split="final", ledger=ledger), round(ledger.spent_s(), 1)
+        events.emit("phase", phase="verify", arms=[arm.name for arm in arms], floor=floor, spent_s=spent_s)
         material.metric("final").save(folder.metric("final"))
         return VerificationSource(arms, seeds=seeds, flops=settings.trial_flops, ledger=ledger, spending=spending)
 
@@ -254,6 +259,16 @@ def _work(
         events=events,
     ) as executor:
         executor.run(source, inputs=inputs)
+
+
+def _floor(material: Material, *, split: str, ledger: Ledger) -> float:
+    """The floor of a split, which takes long to compute for a large n: once per run."""
+    name = f"floor_{split}"
+    if ledger.get_state(name) is None:
+        ledger.set_state(name, material.floor(split))
+    floor = ledger.get_state(name)
+    assert isinstance(floor, float)
+    return floor
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:
