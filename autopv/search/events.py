@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -136,8 +137,8 @@ def event_record(event: str, /, **fields: Any) -> Mapping[str, Any]:
     return {"time": round(time.time(), 3), "event": event, **fields}
 
 
-def read_events(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The events of a log, oldest first; lines cut by a crash are skipped."""
+def read_events(path: Path, *, before_s: float = math.inf) -> Iterator[Mapping[str, Any]]:
+    """The events of a log (before a time, if one is given), oldest first; lines cut by a crash are skipped."""
     if not path.exists():
         return
     with path.open(encoding="utf-8") as file:
@@ -146,7 +147,7 @@ def read_events(path: Path) -> Iterator[Mapping[str, Any]]:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(record, dict):
+            if isinstance(record, dict) and record.get("time", 0.0) < before_s:
                 yield record
 
 
