@@ -37,8 +37,8 @@ class View(Protocol):
 def narration(*, as_json: bool, earlier: Callable[[], Iterable[Mapping[str, Any]]] | None = None) -> Iterator[Listener]:
     """A listener for `start_job` and `resume_job` that shows the job as long as the `with` block lasts.
 
-    as_json: events go to stdout as JSON lines, and the panel is shown only if stdout is not the terminal too. Else people
-    are told on stderr: a panel on a terminal, plain lines elsewhere.
+    On stderr people are shown a panel on a terminal, plain lines elsewhere. as_json: events go to stdout as JSON lines
+    instead; beside them the panel is shown only if stderr is a terminal and stdout is not.
     earlier: the events of the launches before this one, oldest first.
     """
     channels = [Channel(views) for views in _outputs(as_json=as_json, earlier=earlier)]

@@ -1,6 +1,6 @@
 """The event log: one JSON line per thing that happened, for the live view, for `status`, and for whoever asks later.
 
-`EVENTS` is the list of all events with their fields; every record also has `time` (seconds since the epoch) and `event`.
+`EVENTS` lists all events with their fields; every record also has `time` (seconds since the epoch) and `event`.
 `autopv search --json` and `autopv resume --json` print the same records as they come, and `result` at the end.
 """
 

@@ -8,6 +8,7 @@ from told import PLANNED, searched
 
 from autopv.report.progress import ProgressLines, plan_lines
 
+
 def lines(*events: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     stream = io.StringIO()
     with ProgressLines(stream=stream, earlier=earlier) as view:

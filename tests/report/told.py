@@ -95,5 +95,7 @@ def verified(*, num_blocks: int) -> Story:
     story = searched().verify("image-only", "gaussian-blur", "search-0007")
     for block in range(num_blocks):
         for arm, distance in (("image-only", 600.0), ("gaussian-blur", 500.0), ("search-0007", 520.0)):
-            story.whole(f"verify-{arm}-{block}", label=arm, seed=block, distance=distance + 7 * block + len(arm) * block)
+            story.whole(
+                f"verify-{arm}-{block}", label=arm, seed=block, distance=distance + 7 * block + len(arm) * block
+            )
     return story.start(f"verify-image-only-{num_blocks}", label="image-only", seed=num_blocks)
