@@ -23,6 +23,7 @@ def search(arguments: argparse.Namespace) -> int:
         space=arguments.space,
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
+        trials_per_gpu=arguments.trials_per_gpu,
         trial_steps=arguments.trial_steps,
     )
     with narration(as_json=arguments.json) as listener:
@@ -34,12 +35,15 @@ def search(arguments: argparse.Namespace) -> int:
 def resume(arguments: argparse.Namespace) -> int:
     from autopv.report.narration import narration
     from autopv.search.events import read_events
+    from autopv.search.extension import Extension
     from autopv.search.job import resume_job
     from autopv.search.run_folder import RunFolder
 
+    added = arguments.budget is not None or arguments.more_seeds is not None
+    extension = Extension(budget=arguments.budget, more_seeds=arguments.more_seeds) if added else None
     log, now_s = RunFolder.open(arguments.out).events, time.time()
     with narration(as_json=arguments.json, earlier=lambda: read_events(log, before_s=now_s)) as listener:
-        resume_job(arguments.out, listener=listener)
+        resume_job(arguments.out, extension=extension, listener=listener)
         result = _end_of_run(arguments.out, listener=listener)
     return _tell(result, arguments=arguments)
 

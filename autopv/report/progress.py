@@ -60,8 +60,8 @@ def progress_lines(event: Mapping[str, Any], *, state: RunState) -> list[str]:
             return [f"{event['num_images']} images loaded; measuring the speed of this machine."]
         case "planned":
             return plan_lines(event)
-        case "resumed":
-            return ["Going on with this run."]
+        case "launched" if event["spent_s"] > 0:
+            return [f"Going on with this run, whose budget is {event['budget']}."]
         case "phase" if event["phase"] == "verify":
             arms = event["arms"]
             return [f"Verifying {len(arms)} arms on fresh seeds and the final split: {', '.join(arms)}"]

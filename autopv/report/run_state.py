@@ -58,6 +58,8 @@ class RunState:
         self.budget: Budget | None = None
         self.plan: Mapping[str, Any] = {}
         self.num_workers: int | None = None
+        self.reserve_s = 0.0
+        self.num_blocks: int | None = None
         self.arms: tuple[str, ...] = ()
         self.floors: dict[str, float] = {}
         self.items: dict[str, Item] = {}
@@ -92,11 +94,6 @@ class RunState:
         return tuple(sorted({*planned, *seen}))
 
     @property
-    def reserve_s(self) -> float:
-        """Device-seconds that the search leaves to the verification."""
-        return float(self.plan.get("reserve_s") or 0.0) if self.item_phase == "search" else 0.0
-
-    @property
     def left_s(self) -> float | None:
         """Device-seconds of the budget that are left; None without a time budget."""
         if self.budget is None or self.budget.device_s is None:
@@ -108,10 +105,10 @@ class RunState:
         """Trials or verification runs of this phase, where their number is fixed and no time limit cuts it."""
         if self.budget is None:
             return None
-        if self.item_phase == "verify":
-            blocks = self.plan.get("num_seeds") if self.budget.device_s is None else None
-            return None if blocks is None else blocks * len(self.arms)
-        return self.budget.trials
+        if self.item_phase == "search":
+            return self.budget.trials
+        fixed = self.num_blocks if self.budget.device_s is None else None
+        return None if fixed is None else fixed * len(self.arms)
 
     @property
     def num_ended(self) -> int:
@@ -178,12 +175,10 @@ class RunState:
 
     def _on_planned(self, event: Mapping[str, Any]) -> None:
         self.plan, self.budget = event, Budget.parse(event["budget"])
-        self.num_workers = event["num_workers"]
 
-    def _on_resumed(self, event: Mapping[str, Any]) -> None:
-        if "budget" in event:
-            self.budget = Budget.parse(event["budget"])
-        self.num_workers = event.get("num_workers", self.num_workers)
+    def _on_launched(self, event: Mapping[str, Any]) -> None:
+        self.budget = Budget.parse(event["budget"])
+        self.num_workers = event["num_workers"]
         self.conclusion = None
         self._spent_at.clear()
         self._ended_at.clear()
@@ -193,8 +188,8 @@ class RunState:
         if event["phase"] != self.phase:
             self._ended_at.clear()
         self.phase = self.item_phase = event["phase"]
-        if event.get("floor") is not None:
-            self.floors[self.phase] = event["floor"]
+        self.num_blocks, self.reserve_s = event["num_blocks"], event["reserve_s"]
+        self.floors[self.phase] = event["floor"]
         if self.phase == "verify":
             self.arms = tuple(event["arms"])
             for item in self.of_phase("search", status="waiting"):
@@ -202,8 +197,10 @@ class RunState:
 
     def _on_item_started(self, event: Mapping[str, Any]) -> None:
         item = self._item(event)
-        item.status, item.failure = "running", None
-        item.seed = event["seed"]
+        item.status, item.failure, item.seed = "running", None, event["seed"]
+        earlier = self.items.pop(event["continues"], None) if event["continues"] else None
+        if earlier is not None:
+            item.looks, item.progress = earlier.looks, earlier.progress
 
     def _on_progress(self, event: Mapping[str, Any]) -> None:
         self._item(event).progress = event["progress"]

@@ -44,13 +44,16 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "metric": "identity of the metric on the search split",
         "metric_reason": "why this metric",
     },
-    "resumed": {
-        "budget": "what holds from here on",
-        "num_workers": "trials at a time from here on",
+    "launched": {
+        "budget": "what holds from here on, with all that was added",
+        "num_workers": "trials at a time",
+        "spent_s": _SPENT_S + ": more than 0 if it was launched before",
     },
     "phase": {
         "phase": _PHASE,
         "arms": "names of the arms to verify; null in the search",
+        "num_blocks": "verification blocks at most, those of earlier launches included; null in the search",
+        "reserve_s": "device-seconds that the search keeps back for the verification, as far as is known now",
         "floor": "distance of real training images on the phase's split: excess is distance minus this",
         "spent_s": _SPENT_S,
     },
@@ -59,6 +62,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "key": _KEY,
         "label": _LABEL,
         "seed": "its training seed",
+        "continues": "the trial that ended for want of budget and is gone on with under this key; else null",
     },
     "progress": {
         "key": _KEY,
@@ -100,6 +104,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
     },
     # Printed by --json alone: result.json as an event.
     "result": {
+        "budget": "with all that was added",
         "settings": "what the run was asked to do (run.json)",
         "verdict": "conclusion, recommended arm, sentence, and the numbers behind them",
         "recommended_policy": "the recommended policy in words",

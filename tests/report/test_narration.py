@@ -194,10 +194,15 @@ def test_a_reader_that_leaves_does_not_end_the_job_but_is_told_of_at_the_end(
     with (tmp_path / "stdout").open("w") as spare:
         monkeypatch.setattr(out, "fileno", spare.fileno)
         monkeypatch.setattr(sys, "stdout", out)
-        num_told = 0
-        with pytest.raises(BrokenPipeError), narration(as_json=True) as listener:
-            for event in searched().events:
-                listener(event)
-                num_told += 1
-                time.sleep(0.01)
-    assert num_told == len(searched().events)
+        told: list[Event] = []
+
+        def job() -> None:
+            with narration(as_json=True) as listener:
+                for event in searched().events:
+                    listener(event)
+                    told.append(event)
+                    time.sleep(0.01)
+
+        with pytest.raises(BrokenPipeError):
+            job()
+    assert told == searched().events

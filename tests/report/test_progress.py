@@ -88,3 +88,10 @@ def test_now_and_then_a_line_says_what_is_under_way() -> None:
     progress = {"event": "progress", "key": "search-0003", "label": "search-0003", "progress": 0.8, "spent_s": 60.0}
     (line,) = lines(progress, earlier=searched().events)
     assert "under way: search-0003 80%, search-0004 22%" in line
+
+
+def test_a_launch_says_what_it_goes_on_with() -> None:
+    launched = {"event": "launched", "budget": "20cpu-min", "num_workers": 2, "spent_s": 0.0}
+    assert lines(launched) == []
+    (line,) = lines({**launched, "spent_s": 300.0})
+    assert "25% spent, 15.0 min left | Going on with this run, whose budget is 20cpu-min." in line

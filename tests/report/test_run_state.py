@@ -50,13 +50,13 @@ def test_the_time_left_is_what_the_recent_rate_makes_of_the_budget() -> None:
 
 
 def test_a_number_of_trials_ends_at_the_rate_at_which_trials_end() -> None:
-    story = Story().planned(budget="8trials", reserve_s=None).search()
+    story = Story().planned(budget="8trials").search(reserve_s=0.0)
     for number in range(3):
         story.whole(f"search-{number}", distance=500.0)
     state = state_after(*story.events)
     assert state.left_s is None
     assert state.eta_s == pytest.approx((8 - 3) * 9.0)  # three events of three seconds each
-    assert state_after(*story.events[:3]).eta_s is None
+    assert state_after(*story.events[:4]).eta_s is None
 
 
 def test_the_verification_of_a_trials_budget_has_a_known_number_of_runs() -> None:
@@ -101,7 +101,7 @@ def test_failures_are_counted_by_cause_whatever_their_numbers() -> None:
 
 
 def test_what_ran_when_a_launch_ended_waits_until_it_is_started_again() -> None:
-    story = searched().tell("resumed", budget="20cpu-min", num_workers=4)
+    story = searched().launched(budget="20cpu-min", num_workers=4)
     state = state_after(*story.events)
     assert state.counts("search")["waiting"] == 2
     assert (str(state.budget), state.num_workers, state.eta_s) == ("20cpu-min", 4, None)
@@ -109,6 +109,14 @@ def test_what_ran_when_a_launch_ended_waits_until_it_is_started_again() -> None:
     assert state.counts("search") == {"complete": 2, "stopped": 1, "failed": 1, "running": 1, "waiting": 1}
     state = state_after(*story.verify("image-only").events)
     assert state.counts("search")["unpaid"] == 1
+
+
+def test_a_trial_that_more_budget_continues_is_one_trial() -> None:
+    story = searched().end("search-0003", "unpaid", failure="the budget was spent").end("search-0004", "unpaid")
+    story.launched(budget="20cpu-min", num_workers=2).search().start("search-0005", continues="search-0003")
+    state = state_after(*story.events)
+    assert state.counts("search") == {"complete": 2, "stopped": 1, "failed": 1, "unpaid": 1, "running": 1}
+    assert state.items["search-0005"].last_rung == 0.5
 
 
 def test_lost_workers_and_breakdowns_of_ray_are_counted() -> None:

@@ -43,18 +43,26 @@ class Story:
         return self
 
     def planned(self, **fields: Any) -> "Story":
-        return self.tell("planned", **{**PLANNED, **fields})
+        plan = {**PLANNED, **fields}
+        del plan["event"], plan["time"]
+        self.tell("planned", **plan)
+        return self.launched(budget=plan["budget"], num_workers=plan["num_workers"])
 
-    def search(self, *, floor: float = 100.0) -> "Story":
+    def launched(self, *, budget: str, num_workers: int) -> "Story":
+        return self.tell("launched", budget=budget, num_workers=num_workers, spent_s=self.spent_s)
+
+    def search(self, *, reserve_s: float = 210.0) -> "Story":
         self.phase = "search"
-        return self.tell("phase", phase="search", arms=None, floor=floor, spent_s=self.spent_s)
+        return self.tell("phase", phase="search", arms=None, num_blocks=None, reserve_s=reserve_s, floor=100.0,
+                         spent_s=self.spent_s)  # fmt: skip
 
-    def verify(self, *arms: str, floor: float = 100.0) -> "Story":
+    def verify(self, *arms: str, num_blocks: int = 3) -> "Story":
         self.phase = "verify"
-        return self.tell("phase", phase="verify", arms=list(arms), floor=floor, spent_s=self.spent_s)
+        return self.tell("phase", phase="verify", arms=list(arms), num_blocks=num_blocks, reserve_s=0.0, floor=100.0,
+                         spent_s=self.spent_s)  # fmt: skip
 
-    def start(self, key: str, *, label: str | None = None, seed: int = 5) -> "Story":
-        return self.tell("item_started", phase=self.phase, key=key, label=label or key, seed=seed)
+    def start(self, key: str, *, label: str | None = None, seed: int = 5, continues: str | None = None) -> "Story":
+        return self.tell("item_started", phase=self.phase, key=key, label=label or key, seed=seed, continues=continues)
 
     def progress(self, key: str, progress: float) -> "Story":
         return self.tell("progress", key=key, label=key, progress=progress, spent_s=self.spent_s)
