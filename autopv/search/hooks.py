@@ -13,7 +13,7 @@ from autopv.search.ledger import Ledger
 from autopv.search.losses import MOST_LOSSES, Losses, cause_of
 from autopv.search.run_folder import RunFolder
 from autopv.search.spending import Spending
-from autopv.search.watchdog import DRIVER_GRACE_S, TRACE_FILE, has_hung
+from autopv.search.watchdog import DRIVER_GRACE_S, take_trace
 from autopv.search.work import Look, Outcome, WorkItem, WorkSource
 from autopv.training.checkpoint import FILE_NAME
 
@@ -272,7 +272,7 @@ class Hooks:
 
     def _hung(self, running: _Running) -> str | None:
         """What is known of a worker that was ended for its silence; None if it was not."""
-        trace = self._folder.item(running.item.key) / TRACE_FILE
-        if has_hung(trace):
+        trace = take_trace(self._folder.item(running.item.key))
+        if trace is not None:
             return f"it hung: no report for {self._silence_s:.0f} s; where, says {trace.relative_to(self._folder.path)}"
         return f"it hung: no report for {running.silent_s:.0f} s" if running.ended else None

@@ -18,6 +18,7 @@ from autopv.search.planning import calibrate, item_flops, plan_search
 from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import Reserve, Speed, Spending
+from autopv.search.storage import storage_errors
 from autopv.search.study import SearchStudy
 from autopv.search.trial import WorkerInputs
 from autopv.spaces import Space
@@ -137,7 +138,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             metric=metric.identity.to_dict(),
             metric_reason=material.choice.reason,
         )
-        _run(folder, settings=settings, material=material, speed=speed, events=events)
+        with storage_errors(folder):
+            _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:
         folder.unlock()
 
@@ -167,7 +169,8 @@ def resume_job(path: Path, *, listener: Listener | None = None) -> None:
         )
         events = EventLog(folder.events, listener=listener)
         events.emit("resumed")
-        _run(folder, settings=settings, material=material, speed=speed, events=events)
+        with storage_errors(folder):
+            _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:
         folder.unlock()
 

@@ -1,6 +1,7 @@
 """A Ray to run on: one of our own, started here and taken down without a trace, or a cluster that runs already."""
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 
 from autopv.errors import AutopvError, InputError
 from autopv.search.ledger import Ledger
-from autopv.search.processes import descendants, kill, mentioning
+from autopv.search.processes import Process, descendants, kill, mentioning
 
 # Read by Ray when it is imported. uv: without this, Ray would run a fresh `uv run` for each worker.
 _RAY_ENVIRONMENT = {
@@ -22,6 +23,9 @@ _RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers are started when there is work for them, not ahead of it: a machine may be busy enough already.
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
     # A budgeted device is reserved: by default Ray lets its workers give way to everything else on the machine.
     "RAY_worker_niceness": "0",
     # Ray tells of lost workers and nodes on stdout, whatever log_to_driver says; the event log tells it better.
@@ -92,7 +96,7 @@ class RaySession:
         """Takes Ray down (of a cluster, leaves it); nothing of it is left, neither processes nor files."""
         import ray
 
-        own = [] if self._address is not None else descendants(_own_processes())
+        own = self._own_processes()
         try:
             if self.at_once:
                 kill(own)
@@ -115,7 +119,7 @@ class RaySession:
                 with _sigterm_kept():
                     ray.init(
                         address="local",
-                        num_cpus=self._num_workers,
+                        num_cpus=math.ceil(self._num_workers * (self._share if self._device == "cpu" else 1)),
                         num_gpus=None if self._device == "gpu" else 0,
                         include_dashboard=False,
                         logging_level=logging.CRITICAL,
@@ -125,13 +129,23 @@ class RaySession:
                     )
                 return
             except Exception as error:
-                kill(descendants(_own_processes()))
+                kill(self._own_processes())  # what a half-started Ray has started so far, it forgets
                 _quietly_shut_down(ray)
                 if attempt == _START_ATTEMPTS:
                     raise AutopvError(
                         f"Ray did not start in {attempt} attempts: {str(error).splitlines()[0]} "
                         "Is this machine very busy, or out of memory or of room in its temporary folder?"
                     ) from error
+
+    def _own_processes(self) -> list[Process]:
+        """All that belongs to a Ray of our own: what it started names its folder, and the workers descend from that."""
+        from ray._private import worker
+
+        if self._address is not None:
+            return []
+        node = worker._global_node
+        known = set() if node is None else {process.pid for _, process in node.live_processes()}
+        return descendants(known | {process.pid for process in mentioning(str(self._scratch))})
 
     def _check_devices(self, address: str) -> None:
         import ray
@@ -196,14 +210,6 @@ def _sigterm_kept() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-
-
-def _own_processes() -> list[int]:
-    """The processes that Ray started from this one."""
-    from ray._private import worker
-
-    node = worker._global_node
-    return [] if node is None else [process.pid for _, process in node.live_processes()]
 
 
 def _quietly_shut_down(ray: Any) -> None:

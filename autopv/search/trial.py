@@ -18,7 +18,7 @@ from autopv.metrics.metric import LastFrameMetric
 from autopv.policy import Policy
 from autopv.search.run_folder import RunFolder, write_json
 from autopv.search.storage import is_storage_error, storage_error
-from autopv.search.watchdog import TRACE_FILE, watched
+from autopv.search.watchdog import watched
 from autopv.search.work import Look, WorkItem
 from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkpoint
 from autopv.training.execution import is_out_of_memory
@@ -117,7 +117,7 @@ class Trial(tune.Trainable):
     def _told(self) -> Iterator[None]:
         """A block that must not hang, and whose errors the next report tells: the item's own, or everybody's."""
         try:
-            with watched(self._silence_s, trace=self._item_folder / TRACE_FILE):
+            with watched(self._silence_s, folder=self._item_folder):
                 yield
         except (ModelError, BudgetError, TrainingDiverged, MetricError) as error:
             self._failure = str(error)

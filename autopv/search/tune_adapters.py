@@ -6,9 +6,11 @@ hooks is held back by them, since Ray would wrap, retry or swallow it; they then
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback, Stopper
@@ -132,10 +134,16 @@ def any_loss_counts() -> Iterator[None]:
 
 
 class _ActorManager(RayActorManager):
+    def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        super()._actor_start_failed(tracked_actor, _as_loss(exception))
+
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        if not isinstance(exception, RayActorError | RayTaskError):
-            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
-        super()._actor_task_failed(tracked_actor_task, exception)
+        super()._actor_task_failed(tracked_actor_task, _as_loss(exception))
+
+
+def _as_loss(exception: Exception) -> Any:
+    is_known = isinstance(exception, RayActorError | RayTaskError)
+    return exception if is_known else RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
 
 
 def _workers(controller: Any) -> dict[str, Any]:
@@ -147,5 +155,9 @@ def _workers(controller: Any) -> dict[str, Any]:
 
 
 def _error_of(trial: Any) -> BaseException | None:
-    error = trial.get_pickled_error() or trial.get_error()
+    """Why Ray counts a trial as failed. (`Trial.get_error` looks where only a later snapshot puts it.)"""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return None
+    error = cloudpickle.loads(Path(path).read_bytes())
     return error if isinstance(error, BaseException) else None
