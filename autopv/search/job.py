@@ -19,6 +19,7 @@ from autopv.search.planning import calibrate, plan_search
 from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import SAFETY, Reserve, Speed, Spending
+from autopv.search.storage import storage_errors
 from autopv.search.study import SearchStudy
 from autopv.search.trial import WorkerInputs
 from autopv.spaces import Space
@@ -141,7 +142,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             metric=metric.identity.to_dict(),
             metric_reason=material.choice.reason,
         )
-        _run(folder, settings=settings, material=material, speed=speed, events=events)
+        with storage_errors(folder):
+            _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:
         folder.unlock()
 
@@ -175,7 +177,8 @@ def resume_job(path: Path, *, extension: Extension | None = None, listener: List
             device=_TORCH_DEVICE[device],
         )
         events = EventLog(folder.events, listener=listener)
-        _run(folder, settings=settings, material=material, speed=speed, events=events, extension=extension)
+        with storage_errors(folder):
+            _run(folder, settings=settings, material=material, speed=speed, events=events, extension=extension)
     finally:
         folder.unlock()
 
