@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from autopv.policy import Policy
 from autopv.search.events import EventLog
 from autopv.search.ledger import Ledger
 from autopv.search.run_folder import RunFolder
@@ -46,7 +47,14 @@ class Hooks:
         self._ledger.grant(item.key, phase=self._source.phase)
         self._spending.start(item.key, cost_s=self._spending.cost_s(item))
         self._running[tune_id] = _Running(item)
-        self._events.emit("item_started", phase=self._source.phase, key=item.key, label=item.label, seed=item.seed)
+        self._events.emit(
+            "item_started",
+            phase=self._source.phase,
+            key=item.key,
+            label=item.label,
+            seed=item.seed,
+            policy=Policy.from_dict(item.policy, where=item.key).describe(),
+        )
         return item
 
     def exhausted(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from autopv.errors import BudgetError
+from autopv.search.board import Board
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
 from autopv.search.environment import environment
@@ -116,7 +117,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     try:
         folder.space.write_bytes(find_space(request.space)[1].read_bytes())
         folder.write_settings(settings)
-        events = EventLog(folder.events, listener=listener)
+        events = EventLog(folder.events, listener=Board(folder, listener=listener))
         events.emit(
             "planned",
             budget=settings.budget,
@@ -165,7 +166,7 @@ def resume_job(path: Path, *, listener: Listener | None = None) -> None:
             plan=TrainingPlan.from_dict(settings.training),
             device=_TORCH_DEVICE[budget.device],
         )
-        events = EventLog(folder.events, listener=listener)
+        events = EventLog(folder.events, listener=Board(folder, listener=listener))
         events.emit("resumed")
         _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:
