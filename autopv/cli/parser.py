@@ -115,6 +115,15 @@ def _add_search(commands: _Commands) -> None:
     )
     status.add_argument("out", type=Path, metavar="RUN_DIR", help="run folder")
 
+    report = commands.add(
+        "report",
+        run_commands.report,
+        help_text="write a run as one HTML page, also while it works",
+        example="autopv report runs/20261122-1200",
+    )
+    report.add_argument("folder", type=Path, metavar="RUN_DIR", help="run folder")
+    _out_flag(report, "page to write, .html; default: RUN_DIR/report.html")
+
 
 def _add_train_and_sample(commands: _Commands) -> None:
     train = commands.add(
