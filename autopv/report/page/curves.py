@@ -5,7 +5,7 @@ from markupsafe import Markup
 from autopv.report.numbers import distance_text
 from autopv.report.page.charts import Line, line_chart
 from autopv.report.page.facts import Facts
-from autopv.report.page.words import time_words
+from autopv.report.page.words import time_unit
 from autopv.search.study import TrialRecord
 from autopv.verify.controls import IMAGE_ONLY
 
@@ -47,16 +47,17 @@ def best_so_far(facts: Facts) -> Markup | None:
             points.append((last_s, event["distance"]))
     if len(seen) < 2:
         return None
-    device = facts.budget.device
     if last_s > points[-1][0]:
         points.append((last_s, points[-1][1]))
-    line = Line(label="best so far", title="best distance so far", points=points, kind="shown", steps=True)
+    unit_s, unit = time_unit(last_s)
+    scaled = [(spent_s / unit_s, distance) for spent_s, distance in points]
+    line = Line(label="best so far", title="best distance so far", points=scaled, kind="shown", steps=True)
     return line_chart(
         [line],
         title="Least distance so far by device time spent",
-        x_label="device time spent by the search",
+        x_label=f"device time spent by the search ({facts.budget.device}-{unit})",
         y_label=f"distance ({facts.settings.metric})",
-        x_text=lambda seconds: time_words(seconds, device=device),
+        x_text=_tick,
         y_text=_tick,
         x_log=False,
     )

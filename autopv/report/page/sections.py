@@ -46,8 +46,17 @@ def _arms(facts: Facts, _: Pictures) -> Values | None:
         "num_seeds": None if facts.verdict is None else len(facts.verdict["seeds"]),
         "trial_steps": facts.settings.trial_steps,
         "done": facts.verdict is not None,
-        "failed_runs": [r for r in facts.verification if r.failure is not None],
+        "failed_runs": _failed_runs(facts),
     }
+
+
+def _failed_runs(facts: Facts) -> list[tuple[str, str]]:
+    """Each cause with the arms that it ended, and how often."""
+    causes: dict[str, Counter[str]] = {}
+    for run in facts.verification:
+        if run.failure is not None:
+            causes.setdefault(run.failure, Counter())[run.arm] += 1
+    return [(cause, ", ".join(f"{arm} ({n})" for arm, n in arms.items())) for cause, arms in causes.items()]
 
 
 def _samples(facts: Facts, pictures: Pictures) -> Values | None:
@@ -78,7 +87,7 @@ def _curves(facts: Facts, _: Pictures) -> Values | None:
     curves, best = learning_curves(facts), best_so_far(facts)
     if curves is None:
         return None
-    return {"curves": curves, "best": best, "metric": facts.settings.metric, "rungs": len(facts.settings.rungs)}
+    return {"curves": curves, "best": best, "verified": bool(facts.verification)}
 
 
 def _budget(facts: Facts, _: Pictures) -> Values:

@@ -67,25 +67,31 @@ def verdict_values(facts: Facts) -> dict[str, Any]:
         "trial_steps": settings.trial_steps,
         "last_sign": None if facts.last_sign_s is None else date_words(facts.last_sign_s),
         "at_work": facts.at_work,
+        "so_far": _so_far(facts),
         "tiles": _tiles(facts),
         "more_seeds": command("autopv", "resume", facts.folder, "--more-seeds", MIN_BLOCKS)
-        if verdict is not None and facts.arms and verdict["conclusion"] == "not enough evidence"
+        if verdict is not None and verdict["comparisons"] and verdict["conclusion"] == "not enough evidence"
         else None,
     }
 
 
 def _unfinished_headline(facts: Facts) -> Headline:
     doing = "searching" if facts.phase == "search" else "verifying"
-    ended = sum(record.state != "running" for record in facts.records)
-    so_far = f"{ended} trial{'s' * (ended != 1)} ended"
-    if facts.phase == "verify":
-        so_far += f", {len(facts.verification)} verification run{'s' * (len(facts.verification) != 1)} done"
-    if facts.budget.device_s is not None:
-        so_far += f", {facts.spent_s / facts.budget.device_s:.0%} of the budget spent"
     if facts.at_work:
-        return Headline(kind="open", label=doing, sentence=f"There is no verdict yet: the run is {doing} ({so_far}).")
-    sentence = f"There is no verdict yet: the run stopped while {doing} ({so_far}) and can be gone on with."
+        return Headline(kind="open", label=doing, sentence=f"There is no verdict yet: the run is {doing}.")
+    sentence = f"There is no verdict yet: the run stopped while {doing}, and can be gone on with."
     return Headline(kind="open", label="not finished", sentence=sentence)
+
+
+def _so_far(facts: Facts) -> str:
+    ended = sum(record.state != "running" for record in facts.records)
+    parts = [f"{ended} trial{'s' * (ended != 1)} ended"]
+    if facts.phase == "verify":
+        runs = len(facts.verification)
+        parts.append(f"{runs} verification run{'s' * (runs != 1)} done")
+    if facts.budget.device_s is not None:
+        parts.append(f"{facts.spent_s / facts.budget.device_s:.0%} of the budget spent")
+    return ", ".join(parts)
 
 
 def _tiles(facts: Facts) -> list[tuple[str, str, str]]:

@@ -35,9 +35,15 @@ def time_words(device_s: float, *, device: str) -> str:
     >>> time_words(5400, device="gpu"), time_words(42, device="cpu")
     ('90.0 gpu-min', '42 cpu-s')
     """
+    unit_s, unit = time_unit(device_s)
+    return f"{device_s / unit_s:.{0 if unit == 's' else 1}f} {device}-{unit}"
+
+
+def time_unit(device_s: float) -> tuple[float, str]:
+    """The unit that suits a time: its seconds, and its name."""
     if device_s >= _HOURS_FROM_S:
-        return f"{device_s / 3600:.1f} {device}-h"
-    return f"{device_s / 60:.1f} {device}-min" if device_s >= _MINUTES_FROM_S else f"{device_s:.0f} {device}-s"
+        return 3600.0, "h"
+    return (60.0, "min") if device_s >= _MINUTES_FROM_S else (1.0, "s")
 
 
 def change_words(gain: float) -> str:
@@ -97,3 +103,12 @@ def _order_words(policy: Policy) -> str:
     if policy.markov_order >= policy.num_frames - 1:
         return "each frame made straight from the image"
     return f"each frame made from the one {policy.markov_order} later"
+
+
+def data_words(data: str) -> str:
+    """A data source by its name: the last part of a path.
+
+    >>> data_words("elpv"), data_words("/home/me/defects")
+    ('elpv', 'defects')
+    """
+    return data.rstrip("/").rsplit("/", 1)[-1] or data

@@ -15,7 +15,7 @@ from autopv.report.page.facts import read_facts
 from autopv.report.page.images import draw_pictures
 from autopv.report.page.sections import SECTIONS
 from autopv.report.page.verdict import headline
-from autopv.report.page.words import date_words
+from autopv.report.page.words import data_words, date_words
 from autopv.search.run_folder import RunFolder
 
 FILE_NAME = "report.html"
@@ -76,6 +76,7 @@ def _render(folder: RunFolder) -> str:
         generator=_GENERATOR,
         headline=headline(facts),
         facts=facts,
+        data=data_words(facts.settings.data),
         sections=rendered,
         written=date_words(time.time()),
         version=__version__,
