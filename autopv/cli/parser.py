@@ -7,6 +7,8 @@ from typing import NoReturn
 
 from autopv import __version__
 from autopv.cli import evaluate_command, policy_commands, run_commands, sample_command
+from autopv.cli.whole_numbers import not_negative as _not_negative
+from autopv.cli.whole_numbers import positive as _positive
 
 _BAD_INPUT = 2
 Run = Callable[[argparse.Namespace], int]
@@ -94,6 +96,9 @@ def _add_search(commands: _Commands) -> None:
         "--workers", type=_positive, metavar="N", help="trials at a time, one device each; default: all cores (or GPUs)"
     )
     search.add_argument(
+        "--trials-per-gpu", type=_positive, default=1, metavar="N", help="trials that share one GPU at a time"
+    )
+    search.add_argument(
         "--trial-steps",
         type=_positive,
         metavar="N",
@@ -104,10 +109,16 @@ def _add_search(commands: _Commands) -> None:
     resume = commands.add(
         "resume",
         run_commands.resume,
-        help_text="go on with an interrupted run",
-        example="autopv resume runs/20261122-1200",
+        help_text="go on with an interrupted run, or extend one",
+        example="autopv resume runs/20261122-1200 --budget +16gpu-h",
     )
     resume.add_argument("out", type=Path, metavar="RUN_DIR", help="run folder")
+    resume.add_argument(
+        "--budget", metavar="+B", help="what to add to the run's budget, e.g. +16gpu-h: searches on, then verifies anew"
+    )
+    resume.add_argument(
+        "--more-seeds", type=_positive, metavar="N", help="only verify further, with N more fresh seeds per arm"
+    )
     resume.add_argument("--json", action="store_true", help="print the result as JSON")
 
     status = commands.add(
@@ -376,23 +387,3 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
 
 def _out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
     parser.add_argument("--out", type=Path, required=required, metavar="PATH", help=help_text)
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
-    return value
-
-
-def _not_negative(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, but got {text!r}")
-    return value

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from autopv.search.board import Board
+from autopv.search.budget import Budget
 from autopv.search.conclusion import choose_arms, conclude
 from autopv.search.events import EventLog
 from autopv.search.ledger import Ledger, VerificationResult
@@ -99,7 +100,14 @@ class _Maker:
                     arm=arm.name, seed=seed, distance=distance, failure=outcome.failure, checkpoint=item.key
                 )
                 self._ledger.record_verification(result)
-        conclude(folder, settings=settings, material=self._material, ledger=self._ledger, records=study.records())
+        conclude(
+            folder,
+            settings=settings,
+            material=self._material,
+            ledger=self._ledger,
+            records=study.records(),
+            budget=Budget.parse(recipe.budget),
+        )
         self._ledger.set_state("phase", "done")
         return self._close()
 
@@ -171,6 +179,8 @@ class _Maker:
             budget=recipe.budget,
             seed=0,
             num_workers=2,
+            trials_per_gpu=1,
+            address=None,
             num_seeds=max(1, recipe.num_blocks),
             trial_steps=400,
             trial_flops=1e12,

@@ -15,6 +15,7 @@ from autopv.policy import Policy
 from autopv.search.budget import Budget
 from autopv.search.conclusion import best_found, stored_arms
 from autopv.search.events import read_events
+from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger, VerificationResult
 from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.study import TrialRecord, read_records
@@ -31,13 +32,14 @@ _SILENCE_S = 60.0
 class Facts:
     """A run as it stood when it was read.
 
-    result: result.json of a run that is done; None while there is anything left to do, however much was done before.
-    phase: `search`, `verify` or `done`. at_work: whether a driver gave a sign of life just now; last_sign_s: when the
-    last one was. floors: split -> floor, as far as known. use_s and by_phase_s: device-seconds.
+    budget: with all that was added to it. phase: `search`, `verify` or `done`. at_work: whether a driver gave a sign of
+    life just now; last_sign_s: when the last one was. by_phase_s and use_s: device-seconds. floors: split -> floor, as
+    far as known. result: result.json of a run that is done; None while anything is left to do, whatever was done before.
     """
 
     folder: Path
     settings: RunSettings
+    budget: Budget
     phase: str
     at_work: bool
     last_sign_s: float | None
@@ -50,11 +52,6 @@ class Facts:
     result: Mapping[str, Any] | None
     floors: Mapping[str, float]
     events: Sequence[Mapping[str, Any]]
-
-    @property
-    def budget(self) -> Budget:
-        """What the run may spend."""
-        return Budget.parse(self.settings.budget)
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
@@ -102,11 +99,12 @@ def read_facts(folder: RunFolder) -> Facts:
         if ledger_file.exists():
             beat_s = _last_beat_s(ledger_file)
             with closing(Ledger(ledger_file, read_only=True)) as ledger:
-                phase = str(ledger.get_state("phase") or PHASES[0])
+                phase, budget = str(ledger.get_state("phase") or PHASES[0]), current_budget(ledger, settings)
                 arms, verification = tuple(stored_arms(ledger)), ledger.verification()
                 spent_s, use_s = ledger.spent_s(), dict(ledger.usage())
                 by_phase_s = {name: ledger.spent_s(phase=name) for name in PHASES}
         else:  # it was stopped before its first trial
+            budget = Budget.parse(settings.budget)
             beat_s, phase, arms, verification, spent_s = None, PHASES[0], (), (), 0.0
             use_s, by_phase_s = {}, dict.fromkeys(PHASES, 0.0)
     signs = [float(events[-1]["time"])] if events else []
@@ -115,6 +113,7 @@ def read_facts(folder: RunFolder) -> Facts:
     return Facts(
         folder=folder.path,
         settings=settings,
+        budget=budget,
         phase=phase,
         at_work=phase != "done" and bool(signs) and time.time() - max(signs) < _SILENCE_S,
         last_sign_s=max(signs, default=None),

@@ -102,7 +102,7 @@ def _budget(facts: Facts, _: Pictures) -> Values:
         _bar("by phase", phases, left_s=left_s, total_s=total_s, device=budget.device),
     ]
     return {
-        "budget": facts.settings.budget,
+        "budget": str(facts.budget),
         "spent": time_words(facts.spent_s, device=budget.device),
         "left": None if left_s is None else time_words(left_s, device=budget.device),
         "over": None if limit_s is None or over_s <= 0 else f"{over_s / limit_s:.1%}",

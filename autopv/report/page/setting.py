@@ -71,6 +71,7 @@ def _commands(facts: Facts) -> list[tuple[str, str]]:
     repeat = command(
         *("autopv", "search", *data_flags(facts), "--space", settings.space, "--budget", settings.budget),
         *("--seeds", settings.num_seeds, "--workers", settings.num_workers, "--trial-steps", settings.trial_steps),
+        *("--trials-per-gpu", settings.trials_per_gpu if settings.trials_per_gpu > 1 else None),
         *("--out", f"{folder}-again"),
     )
     commands = [("Repeat it", repeat)]

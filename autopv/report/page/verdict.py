@@ -108,8 +108,8 @@ def _tiles(facts: Facts) -> list[tuple[str, str, str]]:
         seeds = len(facts.verdict["seeds"])
         tiles.append(("Fresh seeds per arm", str(seeds), f"an interval needs {MIN_BLOCKS}"))
     spent = time_words(facts.spent_s, device=facts.budget.device)
-    of = f"of {facts.settings.budget}"
-    tiles.append(("Spent", spent, of if facts.budget.device_s is not None else f"budget: {facts.settings.budget}"))
+    of = f"of {facts.budget}"
+    tiles.append(("Spent", spent, of if facts.budget.device_s is not None else f"budget: {facts.budget}"))
     counts = Counter(record.state for record in facts.records)
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     tiles.append(("Trials", str(len(facts.records)), states or "none started"))
