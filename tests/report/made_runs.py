@@ -36,7 +36,7 @@ class Recipe:
     failure: what every trial and run ended with, if they failed.
     """
 
-    num_trials: int = 16
+    num_trials: int = 9
     num_blocks: int = 3
     gain: float = 0.25
     budget: str = "40cpu-min"
@@ -45,16 +45,22 @@ class Recipe:
     failure: str | None = None
 
 
-def make_run(path: Path, *, images: Path, recipe: Recipe) -> RunFolder:
-    """A run folder in `path`, on the images of a file; it holds no checkpoints."""
-    return _Maker(path, images=images, recipe=recipe).make()
+class RunMaker:
+    """Makes run folders without checkpoints, all on the images of one file."""
+
+    def __init__(self, images: Path) -> None:
+        self._images, self._material = images, Material.load(Setup(data=str(images), size_px=16))
+
+    def make(self, path: Path, recipe: Recipe) -> RunFolder:
+        """A run folder in `path`, as the recipe wants it."""
+        return _Run(path, images=self._images, material=self._material, recipe=recipe).make()
 
 
-class _Maker:
-    def __init__(self, path: Path, *, images: Path, recipe: Recipe) -> None:
+class _Run:
+    def __init__(self, path: Path, *, images: Path, material: Material, recipe: Recipe) -> None:
         self._recipe, self._data = recipe, str(images)
         self._folder = RunFolder.create(path)
-        self._material = Material.load(Setup(data=str(images), size_px=16))
+        self._material = material
         self._now_s = STARTED_S
         self._rng = np.random.default_rng(0)
         self._space = Space.load(_SPACE).for_data(has_masks=False)

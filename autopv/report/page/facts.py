@@ -34,7 +34,7 @@ class Facts:
 
     budget: with all that was added to it. phase: `search`, `verify` or `done`. at_work: whether a driver gave a sign of
     life just now; last_sign_s: when the last one was. by_phase_s and use_s: device-seconds. floors: split -> floor, as
-    far as known. result: result.json of a run that is done; None while anything is left to do, whatever was done before.
+    far as known. result: result.json of a run that is done; None while there is anything left to do.
     """
 
     folder: Path
