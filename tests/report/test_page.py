@@ -232,13 +232,30 @@ def test_without_its_data_a_run_keeps_its_page(run: MakeRun) -> None:
 
 def test_a_run_at_work_is_told_from_one_that_stopped(run: MakeRun) -> None:
     folder = run("in search")
+    assert "stopped" in headline_of(page_of(folder))
     ledger = Ledger(folder.ledger)
     ledger.grant("search-0007", phase="search")
+    assert headline_of(page_of(folder)) == "There is no verdict yet: the run is searching."
+    ledger.close()
     EventLog(folder.events).emit("progress", key="search-0007", label="search-0007", progress=0.5, spent_s=1.0)
-    try:
-        assert headline_of(page_of(folder)) == "There is no verdict yet: the run is searching."
-    finally:
-        ledger.close()
+    assert "stopped" in headline_of(page_of(folder))
+    (folder.path / "lock").write_text(str(os.getpid()))  # between two items
+    assert "is searching" in headline_of(page_of(folder))
+
+
+def test_a_run_whose_driver_was_killed_is_read_with_what_it_left_behind(run: MakeRun, tmp_path: Path) -> None:
+    folder = run("in search")
+    ledger = Ledger(folder.ledger)
+    ledger.set_state("phase", "verify")  # stands in the database's log alone
+    killed = RunFolder(tmp_path / "killed")
+    shutil.copytree(folder.path, killed.path)
+    ledger.close()
+    (killed.path / "ledger.db-shm").unlink()
+    before = contents(killed.path)
+    assert "stopped while verifying" in headline_of(page_of(killed))
+    after = contents(killed.path)
+    assert after.pop("report.html")
+    assert after == before
 
 
 def test_an_earlier_verdict_is_not_told_while_the_run_goes_on(run: MakeRun) -> None:

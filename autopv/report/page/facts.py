@@ -1,6 +1,8 @@
 """What a page tells of a run, read once from the run folder without touching it."""
 
 import json
+import os
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -84,8 +86,6 @@ class Facts:
 def read_facts(folder: RunFolder) -> Facts:
     """All of it, also of a run that is at work.
 
-    The databases are copied first: SQLite writes beside a database that it only reads.
-
     Raises:
         RunFolderError: a damaged run folder.
     """
@@ -93,8 +93,9 @@ def read_facts(folder: RunFolder) -> Facts:
     events = tuple(read_events(folder.events))
     with tempfile.TemporaryDirectory(prefix="autopv-report-") as scratch:
         study, ledger_file = Path(scratch) / "study.db", Path(scratch) / "ledger.db"
-        _copy_database(folder.study, study)
-        _copy_database(folder.ledger, ledger_file)
+        in_use = _is_alive(folder)
+        _copy_database(folder.study, study, in_use=in_use)
+        _copy_database(folder.ledger, ledger_file, in_use=in_use)
         records = read_records(study)
         if ledger_file.exists():
             beat_s = _last_beat_s(ledger_file)
@@ -115,7 +116,7 @@ def read_facts(folder: RunFolder) -> Facts:
         settings=settings,
         budget=budget,
         phase=phase,
-        at_work=phase != "done" and bool(signs) and time.time() - max(signs) < _SILENCE_S,
+        at_work=phase != "done" and _is_at_work(folder, last_sign_s=max(signs, default=0.0), holds=beat_s is not None),
         last_sign_s=max(signs, default=None),
         records=records,
         arms=arms,
@@ -129,22 +130,28 @@ def read_facts(folder: RunFolder) -> Facts:
     )
 
 
-def _copy_database(source: Path, target: Path) -> None:
-    """Copies a database as it stands now; nothing where there is none."""
+def _copy_database(source: Path, target: Path, *, in_use: bool) -> None:
+    """Copies a database as it stands now; nothing where there is none.
+
+    in_use: whether a driver may be writing to it: then SQLite copies it. What a driver left behind, perhaps killed, is
+    copied as files: SQLite would write beside them, and leave there files of the reader's own.
+    """
     if not source.exists():
         return
-    # Without a log beside it nobody has it open, and SQLite may be told to leave no trace.
-    beside = source.with_name(f"{source.name}-wal").exists()
+    if not in_use:
+        shutil.copyfile(source, target)
+        log = source.with_name(f"{source.name}-wal")
+        if log.exists():
+            shutil.copyfile(log, target.with_name(f"{target.name}-wal"))
+        return
     try:
         with (
-            closing(
-                sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro{'' if beside else '&immutable=1'}", uri=True)
-            ) as db,
+            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as db,
             closing(sqlite3.connect(target)) as copy,
         ):
             db.backup(copy)
     except sqlite3.Error as error:
-        raise RunFolderError(f"{source} is damaged and cannot be read: {error}.") from error
+        raise RunFolderError(f"{source} cannot be read: {error}.") from error
 
 
 def _last_beat_s(path: Path) -> float | None:
@@ -152,6 +159,28 @@ def _last_beat_s(path: Path) -> float | None:
     with closing(sqlite3.connect(path)) as db:
         (beat_s,) = db.execute("select max(ended) from segments where open=1").fetchone()
     return None if beat_s is None else float(beat_s)
+
+
+def _is_at_work(folder: RunFolder, *, last_sign_s: float, holds: bool) -> bool:
+    """Whether a driver works on the run, as far as its folder shows.
+
+    holds: whether the ledger has devices taken, which a driver gives back before it ends, unless it was killed. Between
+    two items, and before the first, none is: then its process must be there.
+    """
+    if time.time() - last_sign_s >= _SILENCE_S:
+        return False
+    return holds or _is_alive(folder)
+
+
+def _is_alive(folder: RunFolder) -> bool:
+    """Whether the process that last locked the run exists on this machine."""
+    try:
+        os.kill(int((folder.path / "lock").read_text(encoding="utf-8")), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _read_result(folder: RunFolder) -> Mapping[str, Any] | None:

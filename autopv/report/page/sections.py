@@ -22,6 +22,7 @@ Values = dict[str, Any]
 # Longer lists of trials are folded.
 _MOST_UNFOLDED = 40
 _PHASE_NAMES = {"search": "search", "verify": "verification"}
+_USE_NAMES = {"startup": "start-up", "other": "other (waiting, saving, lost in crashes)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +113,12 @@ def _budget(facts: Facts, _: Pictures) -> Values:
 
 
 def _bar(name: str, amounts_s: Mapping[str, float], *, left_s: float | None, total_s: float, device: str) -> Values:
-    amounts = [(use, seconds, use) for use, seconds in amounts_s.items() if seconds > 0]
+    amounts = [(_USE_NAMES.get(use, use), seconds, use) for use, seconds in amounts_s.items() if seconds > 0]
     if left_s:
         amounts.append(("left", left_s, "left"))
     parts = [
-        Part(label=f"{use}: {time_words(seconds, device=device)}, {seconds / total_s:.0%}", value=seconds, kind=kind)
-        for use, seconds, kind in amounts
+        Part(label=f"{name}: {time_words(seconds, device=device)}, {seconds / total_s:.0%}", value=seconds, kind=kind)
+        for name, seconds, kind in amounts
     ]
     return {"name": name, "parts": parts, "svg": stacked_bar(parts, total=total_s, title=f"Budget {name}")}
 
