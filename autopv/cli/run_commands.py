@@ -78,6 +78,14 @@ def status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace) -> int:
+    from autopv.report.page import write_page
+    from autopv.search.run_folder import RunFolder
+
+    print(write_page(RunFolder.open(arguments.folder), out=arguments.out))
+    return 0
+
+
 def train(arguments: argparse.Namespace) -> int:
     from autopv.policy import Policy
     from autopv.report.training_lines import TrainingLines, training_text

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import autopv.errors
+from autopv.policy import Policy
 from autopv.search.events import EventLog
 from autopv.search.ledger import Ledger
 from autopv.search.losses import MOST_LOSSES, Losses, cause_of
@@ -107,6 +108,7 @@ class Hooks:
             label=item.label,
             seed=item.seed,
             continues=item.continues,
+            policy=Policy.from_dict(item.policy, where=item.key).describe(),
         )
         return item
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from autopv.errors import BudgetError
+from autopv.search.board import Board
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
 from autopv.search.environment import environment
@@ -120,7 +121,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     try:
         folder.space.write_bytes(find_space(request.space)[1].read_bytes())
         folder.write_settings(settings)
-        events = EventLog(folder.events, listener=listener)
+        events = EventLog(folder.events, listener=Board(folder, listener=listener))
         events.emit(
             "planned",
             budget=settings.budget,
@@ -176,7 +177,7 @@ def resume_job(path: Path, *, extension: Extension | None = None, listener: List
             plan=TrainingPlan.from_dict(settings.training),
             device=_TORCH_DEVICE[device],
         )
-        events = EventLog(folder.events, listener=listener)
+        events = EventLog(folder.events, listener=Board(folder, listener=listener))
         with storage_errors(folder):
             _run(folder, settings=settings, material=material, speed=speed, events=events, extension=extension)
     finally:
