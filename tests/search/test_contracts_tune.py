@@ -41,6 +41,8 @@ pytestmark = [
 ]
 
 START_S = 0.5
+# How long a worker waits for another one to start: a machine that is busy takes long to start two.
+MEETING_S = 60.0
 STRICT_METRICS = "TUNE_DISABLE_STRICT_METRIC_CHECKING"
 
 
@@ -148,7 +150,7 @@ def constant_trainable() -> type[tune.Trainable]:
         def setup(self, config: dict[str, Any]) -> None:
             import time
 
-            time.sleep(0.5)
+            time.sleep(START_S)
 
         def step(self) -> dict[str, Any]:
             return {"loss": self.config["x"] if self.config["x"] < 0.9 else float("nan")}
@@ -312,22 +314,26 @@ def pretended_worker() -> type[tune.Trainable]:
 
     class Pretended(tune.Trainable):
         def setup(self, config: dict[str, Any], *, inputs: str) -> None:
+            from pathlib import Path
+
+            self.marks = Path(inputs)
+            self.take(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.take(new_config)
+            return True
+
+        def take(self, config: dict[str, Any]) -> None:
             import json
             import time
-            from pathlib import Path
 
             self.policy = json.loads(config["item"])["policy"]
             self.reports = 0
-            self.marks = Path(inputs)
             if "meets" in self.policy:
                 (self.marks / self.policy["name"]).touch()
-                deadline_s = time.monotonic() + 30
+                deadline_s = time.monotonic() + MEETING_S
                 while not (self.marks / self.policy["meets"]).exists() and time.monotonic() < deadline_s:
                     time.sleep(0.02)
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.setup(new_config, inputs=str(self.marks))
-            return True
 
         def step(self) -> dict[str, Any]:
             import os
