@@ -88,11 +88,11 @@ class Panel:
 
     def _start(self) -> None:
         self._live = self._new_live()
-        stray = _StrayText(self._stray)
-        if self._console.file is sys.stderr or sys.stderr.isatty():
-            self._redirected.enter_context(redirect_stderr(stray))
-        if sys.stdout.isatty():
-            self._redirected.enter_context(redirect_stdout(stray))
+        for stream, redirect in ((sys.stderr, redirect_stderr), (sys.stdout, redirect_stdout)):
+            if stream.isatty():
+                stray = _StrayText(self._stray, behind=stream)
+                self._redirected.callback(stray.let_through)
+                self._redirected.enter_context(redirect(stray))
 
     def _new_live(self) -> Live:
         live = Live(
@@ -146,19 +146,35 @@ class _Drawing:
 
 
 class _StrayText(io.TextIOBase):
-    """Stands in for stdout and stderr: what is written there becomes lines above the panel."""
+    """Stands in for stdout or stderr: what is written there becomes lines above the panel.
 
-    def __init__(self, lines: "queue.SimpleQueue[str]") -> None:
-        self._lines = lines
+    Whoever still holds it when the panel is gone (a log handler made meanwhile, say) writes to the stream behind it.
+    """
+
+    def __init__(self, lines: "queue.SimpleQueue[str]", *, behind: TextIO) -> None:
+        self._lines, self._behind = lines, behind
         self._partial = ""
+        self._lets_through = False
+
+    def let_through(self) -> None:
+        """From here on, writes go to the stream behind."""
+        self._lets_through = True
+        if self._partial:
+            self._lines.put(self._partial)
 
     def writable(self) -> bool:
         return True
 
-    def isatty(self) -> bool:
-        return False
+    def fileno(self) -> int:
+        return self._behind.fileno()
+
+    def flush(self) -> None:
+        if self._lets_through:
+            self._behind.flush()
 
     def write(self, text: str) -> int:
+        if self._lets_through:
+            return self._behind.write(text)
         *whole, self._partial = (self._partial + text).split("\n")
         for line in whole:
             self._lines.put(line)

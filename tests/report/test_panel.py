@@ -170,12 +170,16 @@ def test_what_others_print_meanwhile_goes_above_the_panel(terminal: Terminal, mo
     clock = Clock()
     with Panel(stream=terminal, clock=clock) as panel:
         panel.take(searched().events[0])
-        print("a stray line", file=sys.stderr)  # noqa: T201
+        kept = sys.stderr
+        kept.write("a stray line\nand half of one")
         clock.now_s += 1.0
         panel.tick()
     assert sys.stderr is terminal
+    kept.write("a log handler's line\n")
+    assert terminal.getvalue().endswith("a log handler's line\n")
     screen = Screen(width=80)
     screen.write(terminal.getvalue())
+    assert "and half of one" in screen.text()
     assert screen.text().index("a stray line") < screen.text().index("╭─ autopv")
     assert screen.text().count("╭─ autopv") == 1
 
