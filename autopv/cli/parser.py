@@ -94,6 +94,9 @@ def _add_search(commands: _Commands) -> None:
         "--workers", type=_positive, metavar="N", help="trials at a time, one device each; default: all cores (or GPUs)"
     )
     search.add_argument(
+        "--trials-per-gpu", type=_positive, default=1, metavar="N", help="trials that share one GPU at a time"
+    )
+    search.add_argument(
         "--trial-steps",
         type=_positive,
         metavar="N",
@@ -104,10 +107,16 @@ def _add_search(commands: _Commands) -> None:
     resume = commands.add(
         "resume",
         run_commands.resume,
-        help_text="go on with an interrupted run",
-        example="autopv resume runs/20261122-1200",
+        help_text="go on with an interrupted run, or extend one",
+        example="autopv resume runs/20261122-1200 --budget +16gpu-h",
     )
     resume.add_argument("out", type=Path, metavar="RUN_DIR", help="run folder")
+    resume.add_argument(
+        "--budget", metavar="+B", help="what to add to the run's budget, e.g. +16gpu-h: searches on, then verifies anew"
+    )
+    resume.add_argument(
+        "--more-seeds", type=_positive, metavar="N", help="only verify further, with N more fresh seeds per arm"
+    )
     resume.add_argument("--json", action="store_true", help="print the result as JSON")
 
     status = commands.add(

@@ -22,6 +22,7 @@ def search(arguments: argparse.Namespace) -> int:
         space=arguments.space,
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
+        trials_per_gpu=arguments.trials_per_gpu,
         trial_steps=arguments.trial_steps,
     )
     start_job(request, listener=ProgressLines())
@@ -30,12 +31,12 @@ def search(arguments: argparse.Namespace) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     from autopv.report.progress import ProgressLines
-    from autopv.search.budget import Budget
+    from autopv.search.extension import Extension
     from autopv.search.job import resume_job
-    from autopv.search.run_folder import RunFolder
 
-    settings = RunFolder.open(arguments.out).settings()
-    resume_job(arguments.out, listener=ProgressLines(Budget.parse(settings.budget)))
+    added = arguments.budget is not None or arguments.more_seeds is not None
+    extension = Extension(budget=arguments.budget, more_seeds=arguments.more_seeds) if added else None
+    resume_job(arguments.out, extension=extension, listener=ProgressLines())
     return _end_of_run(arguments)
 
 

@@ -37,8 +37,10 @@ class ProgressLines:
         for line in plan_lines(event):
             self._line(line)
 
-    def _on_resumed(self, _: Mapping[str, Any]) -> None:
-        self._line("Going on with this run.")
+    def _on_launched(self, event: Mapping[str, Any]) -> None:
+        self._budget = Budget.parse(event["budget"])
+        if event["spent_s"] > 0:
+            self._line(f"Going on with this run, whose budget is {self._budget}.")
 
     def _on_phase(self, event: Mapping[str, Any]) -> None:
         if event["phase"] == "verify":

@@ -8,12 +8,14 @@ from typing import Any
 from autopv.errors import RunFolderError
 from autopv.report.numbers import distance_text
 from autopv.search.budget import Budget
+from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger
 from autopv.search.run_folder import RunFolder
 from autopv.search.study import read_records
 
 # Beside excesses and intervals a seed's distance needs no digit after the point from here on.
 _COARSE = 100
+_USE_NAMES = {"startup": "start-up", "other": "other (waiting, saving, lost in crashes)"}
 
 
 def read_result(folder: RunFolder) -> Mapping[str, Any]:
@@ -30,13 +32,12 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
     parts = [_arms_table(result) if verdict["seeds"] else _trials_table(result)]
     use = result["use_s"]
     spent = result["spent_s"]
-    budget = Budget.parse(result["settings"]["budget"])
+    budget = Budget.parse(result["budget"])
     of = f" of {budget.device_s / 60:.1f}" if budget.device_s is not None else ""
     phases = result["spent_by_phase_s"]
     parts.append(
         f"Spent {spent / 60:.1f}{of} {budget.device}-min: search {phases['search'] / 60:.1f}, "
-        f"verification {phases['verify'] / 60:.1f}; training {_share(use['training'], spent)}, "
-        f"evaluation {_share(use['evaluation'], spent)}, other {_share(use['other'], spent)}. "
+        f"verification {phases['verify'] / 60:.1f}; {_uses_text(use)}. "
         f"Trials: {_trial_counts(result['trials'])}."
     )
     best = result["best_found"]
@@ -59,20 +60,26 @@ def status_text(folder: RunFolder) -> str:
     settings = folder.settings()
     ledger = Ledger(folder.ledger, read_only=True)
     try:
-        phase, spent, use = ledger.get_state("phase") or "search", ledger.spent_s(), ledger.usage()
+        phase = str(ledger.get_state("phase") or "search")
+        spent_s = {name: ledger.spent_s(phase=name) for name in ("search", "verify")}
+        use_s = {name: ledger.usage(phase=name) for name in spent_s}
         verified = ledger.verification()
+        budget = current_budget(ledger, settings)
     finally:
         ledger.close()
     records = read_records(folder.study)
-    budget = Budget.parse(settings.budget)
+    spent = sum(spent_s.values())
     names = {"search": "searching", "verify": "verifying", "done": "done"}
     lines = [
-        f"Run {folder.path}: {names[str(phase)]}; data {settings.data}, model {settings.model}/{settings.preset}, "
+        f"Run {folder.path}: {names[phase]}; data {settings.data}, model {settings.model}/{settings.preset}, "
         f"trials of {settings.trial_steps} steps, seed {settings.seed}",
-        f"Budget {settings.budget}: {spent / 60:.1f} {budget.device}-min spent"
-        + (f", {max(0.0, budget.device_s - spent) / 60:.1f} left" if budget.device_s is not None else "")
-        + f" (training {_share(use['training'], spent)}, evaluation {_share(use['evaluation'], spent)}, "
-        f"other {_share(use['other'], spent)})",
+        f"Budget {budget}: {spent / 60:.1f} {budget.device}-min spent"
+        + (f", {max(0.0, budget.device_s - spent) / 60:.1f} left" if budget.device_s is not None else ""),
+        *(
+            f"  {title:<13}{spent_s[name] / 60:6.1f} {budget.device}-min: {_uses_text(use_s[name])}"
+            for name, title in (("search", "search"), ("verify", "verification"))
+            if spent_s[name] > 0
+        ),
         f"Trials: {_trial_counts([{'state': record.state} for record in records])}; verification runs: {len(verified)}",
     ]
     complete = sorted((r.distance, r.label, r.policy.describe()) for r in records if r.distance is not None)
@@ -133,6 +140,12 @@ def _trial_counts(trials: Sequence[Mapping[str, Any]]) -> str:
         f"{states.count(state)} {state}" for state in ("complete", "stopped", "failed", "running") if state in states
     ]
     return ", ".join(counted) or "none"
+
+
+def _uses_text(use_s: Mapping[str, float]) -> str:
+    """Shares of what was spent, by use."""
+    whole = sum(use_s.values())
+    return ", ".join(f"{_USE_NAMES.get(use, use)} {_share(part, whole)}" for use, part in use_s.items())
 
 
 def _share(part: float, whole: float) -> str:

@@ -68,6 +68,29 @@ class Budget:
                 raise BudgetError(f"--budget: unknown unit {unit!r} in {text!r}.{hint}")
         return cls(device=device or "cpu", device_s=device_s, trials=trials)
 
+    def extended(self, text: str) -> "Budget":
+        """This budget and the one that `text` adds, for instance `+16gpu-h`.
+
+        Raises:
+            BudgetError: no leading +, another device, or a limit that this budget does not have.
+        """
+        if not text.startswith("+"):
+            raise BudgetError(f"--budget of a run that exists is what to add, such as +{text}, but got {text!r}.")
+        added = Budget.parse(text[1:].replace(",+", ","))
+        if added.device_s is not None and self.device_s is not None and added.device != self.device:
+            raise BudgetError(f"--budget {text}: this run is paid in {self.device} time, and so is what is added.")
+        for name, has, gets in (
+            ("device time", self.device_s, added.device_s),
+            ("the number of trials", self.trials, added.trials),
+        ):
+            if has is None and gets is not None:
+                raise BudgetError(f"--budget {text}: this run has no limit on {name} (its budget is {self}).")
+        return Budget(
+            device=self.device,
+            device_s=None if self.device_s is None else self.device_s + (added.device_s or 0.0),
+            trials=None if self.trials is None else self.trials + (added.trials or 0),
+        )
+
     def __str__(self) -> str:
         """The text that `parse` reads back to an equal budget, in the largest unit that stays exact."""
         parts = []

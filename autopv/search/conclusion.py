@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autopv.policy import Policy
+from autopv.search.budget import Budget
 from autopv.search.ledger import Ledger
 from autopv.search.run_folder import RunFolder, RunSettings, write_json
 from autopv.search.study import TrialRecord
@@ -21,16 +22,22 @@ _SPLITS = ("search", "final")
 _PHASES = ("search", "verify")
 
 
-def choose_arms(records: Sequence[TrialRecord]) -> list[Arm]:
-    """Every control, and the searched policies with the least distance that are no control already."""
+def choose_arms(records: Sequence[TrialRecord], *, earlier: Sequence[Arm] = ()) -> list[Arm]:
+    """Every control, what was verified earlier, and the searched policies with the least distance on the search split.
+
+    An arm that has been verified stays one: whoever drops those that did badly has chosen on the final split.
+    """
     arms = [Arm(name=r.control, kind="control", policy=r.policy) for r in records if r.control is not None]
+    arms += [arm for arm in earlier if arm.kind == "searched"]
     digests = {arm.policy.digest for arm in arms}
-    num_searched = 0
+    controls = {arm.policy.digest for arm in arms if arm.kind == "control"}
+    best: dict[str, TrialRecord] = {}
     for record in _ranked(records):
-        if record.control is None and record.policy.digest not in digests and num_searched < NUM_SEARCHED_ARMS:
+        if record.control is None and record.policy.digest not in controls:
+            best.setdefault(record.policy.digest, record)
+    for digest, record in list(best.items())[:NUM_SEARCHED_ARMS]:
+        if digest not in digests:
             arms.append(Arm(name=record.key, kind="searched", policy=record.policy))
-            digests.add(record.policy.digest)
-            num_searched += 1
     return arms
 
 
@@ -44,6 +51,11 @@ def stored_arms(ledger: Ledger) -> list[Arm]:
     """The arms under verification, once they are chosen."""
     stored = ledger.get_state("arms")
     return [Arm.from_dict(values) for values in stored] if isinstance(stored, list) else []
+
+
+def verified(ledger: Ledger) -> list[Distance]:
+    """What every verification run so far has measured."""
+    return [Distance(arm=run.arm, seed=run.seed, distance=run.distance) for run in ledger.verification()]
 
 
 def trained_model(folder: RunFolder, *, arm: str, records: Sequence[TrialRecord]) -> Path | None:
@@ -60,14 +72,20 @@ def conclude(
     material: Material,
     ledger: Ledger,
     records: Sequence[TrialRecord],
+    budget: Budget,
 ) -> Verdict:
     """The verdict; writes result.json, policy.json, best_found.json and model/ from what the folder holds."""
     arms = stored_arms(ledger)
     floors = {split: material.floor(split) for split in _SPLITS}
     metrics = {split: material.metric(split).identity.to_dict() for split in _SPLITS}
-    distances = [Distance(arm=r.arm, seed=r.seed, distance=r.distance) for r in ledger.verification()]
     trained_for = f"{settings.trial_steps} image-only steps' worth of compute"
-    verdict = reach_verdict(arms, distances, floor=floors["final"], trained_for=trained_for)
+    looked_at = ledger.get_state("verdicts")
+    earlier = [number for number in looked_at if isinstance(number, int)] if isinstance(looked_at, list) else []
+    verdict = reach_verdict(
+        arms, verified(ledger), floor=floors["final"], trained_for=trained_for, looked_after=earlier
+    )
+    if len(verdict.seeds) not in earlier:
+        ledger.set_state("verdicts", [*earlier, len(verdict.seeds)])
     recommended = next((arm.policy for arm in arms if arm.name == verdict.recommended), Policy.image_only())
     origin = {
         "autopv_version": settings.autopv_version,
@@ -103,6 +121,7 @@ def conclude(
         shutil.copytree(model, folder.model)
     result = {
         "settings": asdict(settings),
+        "budget": str(budget),
         "verdict": verdict.to_dict(),
         "recommended_policy": recommended.describe(),
         "best_found": None if best is None else {"trial": best.key, "policy": best.policy.describe()},
@@ -112,6 +131,7 @@ def conclude(
         "spent_s": ledger.spent_s(),
         "spent_by_phase_s": {phase: ledger.spent_s(phase=phase) for phase in _PHASES},
         "use_s": dict(ledger.usage()),
+        "use_by_phase_s": {phase: dict(ledger.usage(phase=phase)) for phase in _PHASES},
         "trials": [_trial_dict(record) for record in records],
     }
     write_json(folder.result, result)

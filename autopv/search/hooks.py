@@ -8,7 +8,7 @@ from autopv.search.events import EventLog
 from autopv.search.ledger import Ledger
 from autopv.search.run_folder import RunFolder
 from autopv.search.spending import Spending
-from autopv.search.work import Look, Outcome, WorkItem, WorkSource
+from autopv.search.work import Decision, Look, Outcome, WorkItem, WorkSource
 from autopv.training.checkpoint import FILE_NAME
 
 # Workers report every two seconds, or after a measurement.
@@ -18,10 +18,12 @@ _REPORT_GRACE_S = 3.0
 @dataclass
 class _Running:
     item: WorkItem
+    granted_s: float
     looks: list[Look] = field(default_factory=list)
     failure: str | None = None
-    stopped: bool = False
-    # What this launch's worker did itself, without what it took over from a checkpoint.
+    decision: Decision = "goes on"
+    reported: bool = False
+    # What this launch's worker did itself, without what it took over from a checkpoint; in device-seconds.
     flops: float = 0.0
     training_s: float = 0.0
     evaluation_s: float = 0.0
@@ -32,9 +34,17 @@ class Hooks:
     """Connects the work source with the ledger, the event log and what Ray reports."""
 
     def __init__(
-        self, source: WorkSource, *, folder: RunFolder, ledger: Ledger, spending: Spending, events: EventLog
+        self,
+        source: WorkSource,
+        *,
+        folder: RunFolder,
+        ledger: Ledger,
+        spending: Spending,
+        events: EventLog,
+        share: float = 1.0,
     ) -> None:
-        self._folder = folder
+        """share: the part of a device that each item holds."""
+        self._folder, self._share = folder, share
         self._source, self._ledger, self._spending, self._events = source, ledger, spending, events
         self._running: dict[str, _Running] = {}
         self._overdrawn_since_s: float | None = None
@@ -43,9 +53,9 @@ class Hooks:
         item = self._source.next_item()
         if item is None:
             return None
-        self._ledger.grant(item.key, phase=self._source.phase)
-        self._spending.start(item.key, cost_s=self._spending.cost_s(item))
-        self._running[tune_id] = _Running(item)
+        self._ledger.grant(item.key, phase=self._source.phase, share=self._share)
+        self._spending.start(item)
+        self._running[tune_id] = _Running(item, self._ledger.clock())
         self._events.emit("item_started", phase=self._source.phase, key=item.key, label=item.label, seed=item.seed)
         return item
 
@@ -68,13 +78,37 @@ class Hooks:
     def account(self, tune_id: str, result: Mapping[str, Any]) -> None:
         """Writes down what the worker did since its last report."""
         running = self._running.get(tune_id)
-        if running is not None:
-            training_s, evaluation_s = result["training_s"], result["evaluation_s"]
-            self._ledger.record_usage(running.item.key, training_s=training_s, evaluation_s=evaluation_s)
-            running.flops += result["flops_done"]
-            running.training_s += training_s
-            running.evaluation_s += evaluation_s
-            running.num_measured += evaluation_s > 0
+        if running is None:
+            return
+        key, flops, flops_done = running.item.key, result["flops"], result["flops_done"]
+        rendering_s = result["rendering_s"] * self._share
+        training_s = result["training_s"] * self._share - rendering_s
+        evaluation_s = result["evaluation_s"] * self._share
+        startup_s = 0.0
+        if not running.reported:
+            held_s = (self._ledger.clock() - running.granted_s) * self._share
+            startup_s = max(0.0, held_s - training_s - rendering_s - evaluation_s)
+            running.reported = True
+        again = self._ledger.reach(key, start_flops=flops - flops_done, end_flops=flops)
+        self._ledger.record_usage(
+            key,
+            training_s=(1 - again) * training_s,
+            rendering_s=(1 - again) * rendering_s,
+            evaluation_s=evaluation_s,
+            startup_s=startup_s,
+            rework_s=again * (training_s + rendering_s),
+        )
+        running.flops += flops_done
+        running.training_s += training_s + rendering_s
+        running.evaluation_s += evaluation_s
+        running.num_measured += evaluation_s > 0
+        self._spending.follow(
+            key,
+            flops=flops,
+            num_looks=len(running.looks) + (result.get("fraction") is not None),
+            device_s=training_s + rendering_s,
+            flops_done=flops_done,
+        )
 
     def on_result(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """Takes one report of a worker; returns whether its item goes on."""
@@ -98,8 +132,8 @@ class Hooks:
             fraction=result["fraction"], distance=result["distance"], steps=result["steps"], flops=result["flops"]
         )
         running.looks.append(look)
-        goes_on = self._source.judge(item, look)
-        running.stopped = not goes_on
+        running.decision = self._source.judge(item, look)
+        goes_on = running.decision == "goes on"
         self._events.emit(
             "look",
             phase=self._source.phase,
@@ -123,7 +157,7 @@ class Hooks:
             outcome = Outcome(status="failed", look=look, failure=failure)
         elif look is not None and look.fraction >= item.rungs[-1]:
             outcome = Outcome(status="complete", look=look)
-        elif running.stopped:
+        elif running.decision == "stopped":
             outcome = Outcome(status="stopped", look=look)
         else:
             outcome = Outcome(status="unpaid", look=look, failure="the budget was spent before this run could end")

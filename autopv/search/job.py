@@ -12,9 +12,10 @@ from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, s
 from autopv.search.environment import environment
 from autopv.search.events import EventLog, Listener
 from autopv.search.executor import Executor
+from autopv.search.extension import Extension, current_budget, extend, num_blocks, num_reserved
 from autopv.search.ledger import Ledger
 from autopv.search.material import absolute_source, reload_material
-from autopv.search.planning import calibrate, item_flops, plan_search
+from autopv.search.planning import calibrate, plan_search
 from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import Reserve, Speed, Spending
@@ -27,9 +28,9 @@ from autopv.training.plan import TrainingPlan
 from autopv.verify.blocks import fresh_seeds
 from autopv.verify.controls import Control, default_controls, random_controls
 
-# Until rank correlation between rungs has been measured, nothing is stopped before half of its compute.
+# experiments/hvae_effect: a look at half of a training ranks policies as its end does with rho = 0.7, one at a quarter
+# with 0.3 to 0.5, one at an eighth hardly at all. So nothing is stopped before half, and then only the worse half.
 RUNGS = (0.5, 1.0)
-_MOST_BLOCKS = 20
 _TORCH_DEVICE = {"cpu": "cpu", "gpu": "cuda"}
 
 
@@ -42,6 +43,7 @@ class SearchRequest(Setup):
     space: str = "stage2_expressive"
     num_seeds: int = 3
     num_workers: int | None = None
+    trials_per_gpu: int = 1
     trial_steps: int | None = None
 
 
@@ -54,7 +56,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     """
     torch.set_num_threads(1)  # the workers have the other cores
     RunFolder.check_free(request.out)
-    _check_device(request.budget)
+    _check_device(request.budget, trials_per_gpu=request.trials_per_gpu)
     space = Space.load(request.space)
     material = Material.load(request)
     whole, space = space, space.for_data(has_masks=material.image_set.has_masks)
@@ -72,14 +74,13 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         device=_TORCH_DEVICE[request.budget.device],
     )
     controls = _controls(space, seed=request.seed)
-    num_workers = request.num_workers or _default_num_workers(request.budget)
+    num_workers = request.num_workers or _default_num_workers(request.budget, trials_per_gpu=request.trials_per_gpu)
     num_arms = len(controls) + NUM_SEARCHED_ARMS
     plan = plan_search(
         request.budget,
         speed=speed,
         flops_per_step=flops_per_step,
-        plan=training,
-        rungs=RUNGS,
+        num_rungs=len(RUNGS),
         num_controls=len(controls),
         num_arms=num_arms,
         num_seeds=request.num_seeds,
@@ -103,6 +104,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         budget=str(request.budget),
         seed=request.seed,
         num_workers=num_workers,
+        trials_per_gpu=request.trials_per_gpu,
+        address=None,
         num_seeds=request.num_seeds,
         trial_steps=plan.trial_steps,
         trial_flops=plan.trial_flops,
@@ -142,11 +145,14 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         folder.unlock()
 
 
-def resume_job(path: Path, *, listener: Listener | None = None) -> None:
+def resume_job(path: Path, *, extension: Extension | None = None, listener: Listener | None = None) -> None:
     """Goes on with a job that was interrupted, wherever it stood; a finished one is concluded anew from what it holds.
+
+    extension: more budget or more seeds, which also open a finished job again.
 
     Raises:
         RunFolderError: no run, another driver works on it, or its data is no longer what it was.
+        BudgetError: the extension cannot be added.
         KeyboardInterrupt: the user stopped it again.
     """
     torch.set_num_threads(1)
@@ -154,8 +160,8 @@ def resume_job(path: Path, *, listener: Listener | None = None) -> None:
     settings = folder.settings()
     folder.lock()
     try:
-        budget = Budget.parse(settings.budget)
-        _check_device(budget)
+        device = Budget.parse(settings.budget).device
+        _check_device(Budget.parse(settings.budget), trials_per_gpu=settings.trials_per_gpu)
         material = reload_material(settings)
         speed, _ = calibrate(
             model=settings.model,
@@ -163,31 +169,39 @@ def resume_job(path: Path, *, listener: Listener | None = None) -> None:
             images_NCHW=material.images("train"),
             metric=material.metric("search"),
             plan=TrainingPlan.from_dict(settings.training),
-            device=_TORCH_DEVICE[budget.device],
+            device=_TORCH_DEVICE[device],
         )
         events = EventLog(folder.events, listener=listener)
-        events.emit("resumed")
-        _run(folder, settings=settings, material=material, speed=speed, events=events)
+        _run(folder, settings=settings, material=material, speed=speed, events=events, extension=extension)
     finally:
         folder.unlock()
 
 
-def _run(folder: RunFolder, *, settings: RunSettings, material: Material, speed: Speed, events: EventLog) -> None:
-    """Whatever the folder says is left to do."""
+def _run(
+    folder: RunFolder,
+    *,
+    settings: RunSettings,
+    material: Material,
+    speed: Speed,
+    events: EventLog,
+    extension: Extension | None = None,
+) -> None:
+    """Whatever the folder says is left to do, and what is added to it."""
     ledger = Ledger(folder.ledger)
     try:
         space = Space.load(folder.space).for_data(has_masks=material.image_set.has_masks)
-        study = SearchStudy(
-            folder.study,
-            space=space,
-            controls=_controls(space, seed=settings.seed),
-            seed=settings.seed,
-            rungs=settings.rungs,
-        )
+        controls = _controls(space, seed=settings.seed)
+        study = SearchStudy(folder.study, space=space, controls=controls, seed=settings.seed, rungs=settings.rungs)
+        if extension is not None:
+            extend(extension, ledger=ledger, settings=settings, study=study, speed=speed, num_controls=len(controls))
+        budget = current_budget(ledger, settings)
+        events.emit("launched", budget=str(budget), spent_s=round(ledger.spent_s(), 1))
         if ledger.get_state("phase") != "done":
             _work(folder, settings=settings, material=material, speed=speed, events=events, ledger=ledger, study=study)
             ledger.set_state("phase", "done")
-        verdict = conclude(folder, settings=settings, material=material, ledger=ledger, records=study.records())
+        verdict = conclude(
+            folder, settings=settings, material=material, ledger=ledger, records=study.records(), budget=budget
+        )
         events.emit("concluded", conclusion=verdict.conclusion, spent_s=round(ledger.spent_s(), 1))
     finally:
         ledger.close()
@@ -204,7 +218,7 @@ def _work(
     study: SearchStudy,
 ) -> None:
     """Both phases, each from where it stands, on the same workers."""
-    budget = Budget.parse(settings.budget)
+    budget = current_budget(ledger, settings)
     plan = TrainingPlan.from_dict(settings.training)
     spending = Spending(budget=budget, ledger=ledger, speed=speed)
 
@@ -213,20 +227,19 @@ def _work(
         material.metric("search").save(folder.metric("search"))
         return SearchSource(
             study,
+            folder=folder,
             budget=budget,
             spending=spending,
-            flops=item_flops(settings.trial_flops, rungs=settings.rungs, plan=plan),
-            reserve=Reserve(flops=settings.trial_flops, num_items=settings.num_reserved),
+            flops=settings.trial_flops,
+            reserve=Reserve(flops=settings.trial_flops, num_items=num_reserved(ledger, settings)),
         )
 
     def verify() -> VerificationSource:
         if ledger.get_state("phase") != "verify":
-            ledger.set_state("arms", [arm.to_dict() for arm in choose_arms(study.records())])
-            ledger.set_state("phase", "verify")
+            chosen = choose_arms(study.records(), earlier=stored_arms(ledger))
+            ledger.set_states({"arms": [arm.to_dict() for arm in chosen], "phase": "verify"})
         arms = stored_arms(ledger)
-        # What a time budget still holds after the blocks asked for goes into more of them, whatever they have shown.
-        num_seeds = settings.num_seeds if budget.device_s is None else max(settings.num_seeds, _MOST_BLOCKS)
-        seeds = fresh_seeds(settings.seed, num_seeds=num_seeds)
+        seeds = fresh_seeds(settings.seed, num_seeds=num_blocks(ledger, settings))
         events.emit("phase", phase="verify", arms=[arm.name for arm in arms])
         material.metric("final").save(folder.metric("final"))
         return VerificationSource(arms, seeds=seeds, flops=settings.trial_flops, ledger=ledger, spending=spending)
@@ -260,11 +273,15 @@ def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:
     return (*default_controls(), *random_controls(space.random_policy, seed=seed))
 
 
-def _check_device(budget: Budget) -> None:
+def _check_device(budget: Budget, *, trials_per_gpu: int) -> None:
     if budget.device == "gpu" and not torch.cuda.is_available():
         raise BudgetError(f"--budget {budget} asks for GPU time, but torch sees no GPU here; use cpu-h or cpu-min.")
+    if budget.device == "cpu" and trials_per_gpu > 1:
+        raise BudgetError(f"--trials-per-gpu {trials_per_gpu} needs a budget of GPU time, but got --budget {budget}.")
 
 
-def _default_num_workers(budget: Budget) -> int:
-    """One worker per device of the budget's kind: the GPUs torch sees, or the cores this process may use."""
-    return torch.cuda.device_count() if budget.device == "gpu" else len(os.sched_getaffinity(0))
+def _default_num_workers(budget: Budget, *, trials_per_gpu: int) -> int:
+    """One worker per device of the budget's kind (or several per GPU): torch's GPUs, or the cores we may use."""
+    if budget.device == "gpu":
+        return torch.cuda.device_count() * trials_per_gpu
+    return len(os.sched_getaffinity(0))

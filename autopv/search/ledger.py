@@ -3,7 +3,8 @@
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,15 @@ HEARTBEAT_S = 1.0
 # Ray's workers notice that their driver was killed after this long at most; until then they still hold the device.
 ORPHAN_GRACE_S = 3.0
 
+USES = ("training", "evaluation", "rendering", "startup", "rework")
+"""What a worker says it used its device for; what nobody speaks for (waiting, saving, lost in a crash) is `other`."""
+
 _SCHEMA = """
 create table if not exists segments (
-    id integer primary key, phase text not null, key text not null,
+    id integer primary key, phase text not null, key text not null, share real not null,
     started real not null, ended real not null, open integer not null);
-create table if not exists usage (
-    key text primary key, training_s real not null, evaluation_s real not null);
+create table if not exists usage (key text not null, use text not null, device_s real not null, primary key (key, use));
+create table if not exists reached (key text primary key, flops real not null);
 create table if not exists verification (
     arm text not null, seed integer not null, distance real, failure text, checkpoint text,
     primary key (arm, seed));
@@ -40,9 +44,9 @@ class VerificationResult:
 class Ledger:
     """Device-seconds by phase and work item, with verification results; one process writes, any number read.
 
-    A segment is one device held for one work item, from the moment it is asked for until it is given back, so start-up
-    and rework are paid for. Open segments are prolonged by `beat`; after a crash they end at their last beat plus the
-    time that orphaned workers may have lived on.
+    A segment is one device, or the share of one that a worker holds, taken for one work item from the moment it is
+    asked for until it is given back: start-up and rework are paid for. Open segments are prolonged by `beat`; after a
+    crash they end at their last beat plus the time that orphaned workers may have lived on.
 
     clock: seconds since the epoch; all that is timed in a job (`Spending`, `Hooks`) is timed by the ledger's clock.
     """
@@ -64,19 +68,23 @@ class Ledger:
             raise RunFolderError(f"The ledger {path} cannot be opened: {error}.") from error
         self._open: dict[str, int] = {}
         self._last_beat = 0.0
+        self._unwritten_uses: dict[tuple[str, str], float] = {}
+        self._reached: dict[str, float] = {}
 
     def close(self) -> None:
         """Ends the connection; open segments are ended now."""
         for key in list(self._open):
             self.release(key)
+        self._write_down(self.clock())
         self._db.close()
 
-    def grant(self, key: str, *, phase: str) -> None:
-        """Starts to charge one device for the work item `key`."""
+    def grant(self, key: str, *, phase: str, share: float = 1.0) -> None:
+        """Starts to charge one device, or a share of one, for the work item `key`."""
         self.release(key)
         now = self.clock()
         row = self._db.execute(
-            "insert into segments (phase, key, started, ended, open) values (?, ?, ?, ?, 1)", (phase, key, now, now)
+            "insert into segments (phase, key, share, started, ended, open) values (?, ?, ?, ?, ?, 1)",
+            (phase, key, share, now, now),
         )
         assert row.lastrowid is not None
         self._open[key] = row.lastrowid
@@ -88,10 +96,10 @@ class Ledger:
             self._db.execute("update segments set ended=?, open=0 where id=?", (self.clock(), segment))
 
     def beat(self) -> None:
-        """Writes down that the open segments are still held; cheap enough to call in a loop."""
+        """Writes down that the open segments are still held, and what they were used for; cheap enough for a loop."""
         now = self.clock()
         if now - self._last_beat >= HEARTBEAT_S:
-            self._db.execute("update segments set ended=? where open=1", (now,))
+            self._write_down(now)
             self._last_beat = now
 
     def spent_s(self, *, key: str | None = None, phase: str | None = None) -> float:
@@ -103,27 +111,51 @@ class Ledger:
                 values.append(value)
         now = self.clock() if self._open else 0.0  # a reader trusts the last beat
         row = self._db.execute(
-            "select coalesce(sum(case when open then max(ended, ?) else ended end - started), 0) from segments where "
-            + " and ".join(clauses),
+            "select coalesce(sum(share * (case when open then max(ended, ?) else ended end - started)), 0) "
+            f"from segments where {' and '.join(clauses)}",
             (now, *values),
         ).fetchone()
         return float(row[0])
 
-    def record_usage(self, key: str, *, training_s: float, evaluation_s: float) -> None:
-        """Adds the seconds a worker says it trained and evaluated for `key`."""
-        self._db.execute(
-            "insert into usage values (?, ?, ?) on conflict (key) do update set"
-            " training_s=training_s+excluded.training_s, evaluation_s=evaluation_s+excluded.evaluation_s",
-            (key, training_s, evaluation_s),
-        )
+    def record_usage(
+        self,
+        key: str,
+        *,
+        training_s: float = 0.0,
+        evaluation_s: float = 0.0,
+        rendering_s: float = 0.0,
+        startup_s: float = 0.0,
+        rework_s: float = 0.0,
+    ) -> None:
+        """Adds what a worker used its device for, in device-seconds; written down with the next beat."""
+        for use, device_s in zip(USES, (training_s, evaluation_s, rendering_s, startup_s, rework_s), strict=True):
+            if device_s:
+                self._unwritten_uses[key, use] = self._unwritten_uses.get((key, use), 0.0) + device_s
 
-    def usage(self) -> Mapping[str, float]:
-        """Device-seconds by use: training, evaluation, and other (start-up, waiting, rework after a crash)."""
-        training, evaluation = self._db.execute(
-            "select coalesce(sum(training_s), 0), coalesce(sum(evaluation_s), 0) from usage"
-        ).fetchone()
-        spent = self.spent_s()
-        return {"training": training, "evaluation": evaluation, "other": max(0.0, spent - training - evaluation)}
+    def reach(self, key: str, *, start_flops: float, end_flops: float) -> float:
+        """The share of the work between two points of an item's training that had been done before (rework).
+
+        The farthest point is remembered: what lies behind it was done before a crash, and is being done again.
+        """
+        if key not in self._reached:
+            row = self._db.execute("select flops from reached where key=?", (key,)).fetchone()
+            self._reached[key] = 0.0 if row is None else row[0]
+        farthest = self._reached[key]
+        self._reached[key] = max(farthest, end_flops)
+        if end_flops <= start_flops:
+            return 0.0
+        return min(1.0, max(0.0, (farthest - start_flops) / (end_flops - start_flops)))
+
+    def usage(self, *, phase: str | None = None) -> Mapping[str, float]:
+        """Device-seconds by use (see `USES`) and `other`, of one phase where given; together what was spent."""
+        of_phase = "" if phase is None else "where key in (select key from segments where phase=?)"
+        values = () if phase is None else (phase,)
+        rows = dict(self._db.execute(f"select use, sum(device_s) from usage {of_phase} group by use", values))
+        for (key, use), device_s in self._unwritten_uses.items():
+            if phase is None or self.spent_s(key=key, phase=phase) > 0:
+                rows[use] = rows.get(use, 0.0) + device_s
+        uses = {use: rows.get(use, 0.0) for use in USES}
+        return {**uses, "other": max(0.0, self.spent_s(phase=phase) - sum(uses.values()))}
 
     def record_verification(self, result: VerificationResult) -> None:
         """Writes down one verification run; the first result of an arm and seed stands."""
@@ -142,9 +174,36 @@ class Ledger:
 
     def set_state(self, name: str, value: object) -> None:
         """Keeps a small JSON value, such as the phase a job is in."""
-        self._db.execute("insert or replace into state values (?, ?)", (name, json.dumps(value)))
+        self.set_states({name: value})
+
+    def set_states(self, values: Mapping[str, object]) -> None:
+        """Keeps several small JSON values, all of them or none."""
+        rows = [(name, json.dumps(value)) for name, value in values.items()]
+        with self._transaction():
+            self._db.executemany("insert or replace into state values (?, ?)", rows)
 
     def get_state(self, name: str) -> object:
         """The JSON value kept under `name`, or None."""
         row = self._db.execute("select value from state where name=?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
+
+    def _write_down(self, now: float) -> None:
+        """One transaction for all that changed since the last one."""
+        uses = [(key, use, device_s) for (key, use), device_s in self._unwritten_uses.items()]
+        with self._transaction():
+            self._db.execute("update segments set ended=? where open=1", (now,))
+            self._db.executemany(
+                "insert into usage values (?, ?, ?)"
+                " on conflict (key, use) do update set device_s=device_s+excluded.device_s",
+                uses,
+            )
+            self._db.executemany("insert or replace into reached values (?, ?)", list(self._reached.items()))
+        self._unwritten_uses.clear()
+        self._reached = {key: flops for key, flops in self._reached.items() if key in self._open}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of what is written inside, or nothing."""
+        self._db.execute("begin")
+        with self._db:
+            yield

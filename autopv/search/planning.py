@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ _FEWEST_TRIALS = 16
 # Without an affordable verdict at the shortest length, this share goes into the blocks that can be had.
 _SHARE_WITHOUT_VERDICT = 0.4
 # With half of the trials stopped at half of their compute, a trial costs about this share of a full one.
-_MEAN_SHARE = 0.8
+_MEAN_SHARE = 0.75
 _WARM_UP_STEPS = 3
 _TIMED_S = 1.5
 # Building a model and a trainer in a worker that is up; a new worker imports torch and Ray first.
@@ -83,18 +84,12 @@ def calibrate(
     return Speed(s_per_flop=step_s / trainer.flops_per_step, look_s=look_s, start_s=_START_S), trainer.flops_per_step
 
 
-def item_flops(trial_flops: float, *, rungs: tuple[float, ...], plan: TrainingPlan) -> float:
-    """Training FLOPs of an item that runs to its last rung: each earlier rung adds the branch that anneals it."""
-    return trial_flops * (rungs[-1] + sum(plan.decay_fraction * rung for rung in rungs[:-1]))
-
-
 def plan_search(
     budget: Budget,
     *,
     speed: Speed,
     flops_per_step: float,
-    plan: TrainingPlan,
-    rungs: tuple[float, ...],
+    num_rungs: int,
     num_controls: int,
     num_arms: int,
     num_seeds: int,
@@ -113,7 +108,7 @@ def plan_search(
     device_s = 0.0 if budget.device_s is None else budget.device_s - starts_s
 
     def trial_s(steps: int) -> float:
-        return speed.item_s(flops=item_flops(steps * flops_per_step, rungs=rungs, plan=plan), num_looks=len(rungs))
+        return speed.item_s(flops=steps * flops_per_step, num_looks=num_rungs)
 
     def block_s(steps: int) -> float:
         return num_arms * speed.item_s(flops=steps * flops_per_step, num_looks=1) * SAFETY
@@ -124,7 +119,8 @@ def plan_search(
         if budget.device_s is not None:
             left_s = device_s - (reserve_s or 0.0)
             num_trials = min(num_trials, _num_trials(left_s, trial_s(steps), num_controls=num_controls))
-        verdict_needs_s = MIN_BLOCKS * block_s(steps) + _FEWEST_TRIALS * trial_s(steps) + starts_s
+        blocks_s = MIN_BLOCKS * block_s(steps)
+        search_s = max(_FEWEST_TRIALS * trial_s(steps), blocks_s * (1 / _MOST_FOR_VERIFICATION - 1))
         return SearchPlan(
             trial_steps=steps,
             trial_flops=steps * flops_per_step,
@@ -132,7 +128,7 @@ def plan_search(
             num_trials=num_trials,
             num_blocks=num_blocks,
             reserve_s=reserve_s,
-            verdict_needs_s=verdict_needs_s,
+            verdict_needs_s=blocks_s + search_s + starts_s,
         )
 
     if budget.device_s is None:
@@ -154,6 +150,19 @@ def plan_search(
         )
     num_blocks = min(num_seeds, int(_SHARE_WITHOUT_VERDICT * device_s / block_s(steps)))
     return result(steps, num_blocks=num_blocks)
+
+
+def affordable_runs(missing: Sequence[int], *, item_s: float, left_s: float) -> int:
+    """Verification runs to keep budget for: of the blocks that miss so many runs each, the first that can be had.
+
+    They may take as much of what is left as the verification may take of a whole budget.
+    """
+    runs = 0
+    for block in missing:
+        if (runs + block) * item_s > _MOST_FOR_VERIFICATION * left_s:
+            break
+        runs += block
+    return runs
 
 
 def _num_trials(left_s: float, trial_s: float, *, num_controls: int) -> int:

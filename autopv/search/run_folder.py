@@ -11,7 +11,7 @@ from typing import IO, Any
 from autopv import __version__
 from autopv.errors import RunFolderError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,9 @@ class RunSettings:
     data_digest and splits_digest: what images and splits must still be when the job is resumed.
     trial_flops: training FLOPs of one full trial and of one verification run.
     rungs: shares of trial_flops at which a trial is measured. training: the training plan as its own dict.
+    budget, num_reserved: of the first launch; what extensions made of them stands in the ledger.
     num_reserved: verification runs that the search keeps budget for.
+    trials_per_gpu: workers that share one GPU. address: the Ray cluster, or None for this machine alone.
     """
 
     data: str
@@ -40,6 +42,8 @@ class RunSettings:
     budget: str
     seed: int
     num_workers: int
+    trials_per_gpu: int
+    address: str | None
     num_seeds: int
     trial_steps: int
     trial_flops: float
@@ -113,6 +117,11 @@ class RunFolder:
     def item(self, key: str) -> Path:
         """The folder of one trial or verification run."""
         return self.path / ("verify" if key.startswith("verify-") else "trials") / key
+
+    def take_over(self, key: str, *, earlier: str) -> None:
+        """Nothing; what an earlier item has trained and measured is from now on this one's, if it still is there."""
+        if self.item(earlier).exists() and not self.item(key).exists():
+            self.item(earlier).rename(self.item(key))
 
     def metric(self, split: str) -> Path:
         """The file with the references of the metric on one split."""

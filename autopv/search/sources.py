@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from autopv.search.budget import Budget
 from autopv.search.ledger import Ledger, VerificationResult
+from autopv.search.run_folder import RunFolder
 from autopv.search.spending import Reserve, Spending
 from autopv.search.study import SearchStudy
-from autopv.search.work import Look, Outcome, WorkItem
+from autopv.search.work import Decision, Look, Outcome, WorkItem
 from autopv.verify.blocks import Arm
 
 
@@ -16,9 +17,16 @@ class SearchSource:
     phase = "search"
 
     def __init__(
-        self, study: SearchStudy, *, budget: Budget, spending: Spending, flops: float, reserve: Reserve
+        self,
+        study: SearchStudy,
+        *,
+        folder: RunFolder,
+        budget: Budget,
+        spending: Spending,
+        flops: float,
+        reserve: Reserve,
     ) -> None:
-        self._study, self._budget, self._spending = study, budget, spending
+        self._study, self._folder, self._budget, self._spending = study, folder, budget, spending
         self._flops, self._reserve = flops, reserve
         self._interrupted: list[str] = []
         self._num_running = 0
@@ -33,19 +41,24 @@ class SearchSource:
             return None
         resume = self._interrupted.pop(0) if self._interrupted else None
         self._num_running += 1
-        return self._study.propose(flops=self._flops, resume=resume)
+        item = self._study.propose(flops=self._flops, resume=resume)
+        if item.continues is not None:
+            self._folder.take_over(item.key, earlier=item.continues)
+        return item
 
     def exhausted(self) -> bool:
         return self._num_running == 0 and not self._admits()
 
     def close(self) -> None:
-        """Gives up what was interrupted and can no longer be paid for: nothing stays running."""
+        """Ends what was interrupted and can no longer be paid for: nothing stays running."""
         for key in self._interrupted:
-            self._study.give_up(key, failure="the budget no longer paid for the rest of this trial")
+            self._study.give_up(key, unpaid=True, failure="the budget no longer paid for the rest of this trial")
         self._interrupted.clear()
 
-    def judge(self, item: WorkItem, look: Look) -> bool:
-        return self._study.judge(item, look)
+    def judge(self, item: WorkItem, look: Look) -> Decision:
+        if not self._study.judge(item, look):
+            return "stopped"
+        return "goes on" if self._spending.fits_rest(item.key, reserve=self._reserve) else "unpaid"
 
     def finish(self, item: WorkItem, outcome: Outcome) -> None:
         self._num_running -= 1
@@ -58,7 +71,10 @@ class SearchSource:
 
 
 class VerificationSource:
-    """Every arm once per fresh seed, block after block. A block starts only if the budget holds all of it."""
+    """Every arm once per fresh seed, block after block. A block starts only if the budget holds all of it.
+
+    What an earlier launch left of a block is a block of its own: after an extension, the arms that are new.
+    """
 
     phase = "verify"
 
@@ -91,8 +107,8 @@ class VerificationSource:
     def exhausted(self) -> bool:
         return self._num_running == 0 and not self._block and not (self._left and self._admits(self._left[0]))
 
-    def judge(self, item: WorkItem, look: Look) -> bool:
-        return look.fraction < item.rungs[-1]
+    def judge(self, item: WorkItem, look: Look) -> Decision:
+        return "goes on" if look.fraction < item.rungs[-1] else "stopped"
 
     def finish(self, item: WorkItem, outcome: Outcome) -> None:
         self._num_running -= 1
@@ -148,7 +164,7 @@ class JobSource:
         self._move_on()
         return self._active.exhausted()
 
-    def judge(self, item: WorkItem, look: Look) -> bool:
+    def judge(self, item: WorkItem, look: Look) -> Decision:
         return self._active.judge(item, look)
 
     def finish(self, item: WorkItem, outcome: Outcome) -> None:

@@ -75,8 +75,9 @@ class SearchStudy:
 
     @property
     def num_trials(self) -> int:
-        """Trials that were started, in whatever state they are now."""
-        return sum(len(self._trials(name, states=_not_waiting())) for name in _STUDIES)
+        """Trials that were started, in whatever state they are now; one that another trial continues is not counted."""
+        num_started = sum(len(self._trials(name, states=_not_waiting())) for name in _STUDIES)
+        return num_started - len(_continued(self._studies, states=_not_waiting()))
 
     def interrupted(self) -> tuple[str, ...]:
         """Keys of trials that were started and did not finish, and are not being worked on now."""
@@ -125,6 +126,7 @@ class SearchStudy:
             rungs=self._rungs,
             split="search",
             flops=flops,
+            continues=trial.user_attrs.get("continues"),
         )
 
     def judge(self, item: WorkItem, look: Look) -> bool:
@@ -154,15 +156,32 @@ class SearchStudy:
         elif outcome.status == "stopped":
             study.tell(trial, state=TrialState.PRUNED)
         else:
-            trial.set_user_attr("failure", outcome.failure)
-            study.tell(trial, state=TrialState.FAIL)
+            self._fail(trial, study, failure=outcome.failure, unpaid=outcome.status == "unpaid")
 
-    def give_up(self, key: str, *, failure: str) -> None:
-        """Records an interrupted trial as failed, without running it."""
+    def give_up(self, key: str, *, failure: str, unpaid: bool = False) -> None:
+        """Records an interrupted trial as failed, without running it; if only budget was missing, it can be revived."""
         name, number = key.rsplit("-", 1)
         trial = optuna.trial.Trial(self._studies[name], self._frozen(name, int(number))._trial_id)
-        trial.set_user_attr("failure", failure)
-        self._studies[name].tell(trial, state=TrialState.FAIL)
+        self._fail(trial, self._studies[name], failure=failure, unpaid=unpaid)
+
+    def revive_unpaid(self) -> int:
+        """Queues every trial that ended for want of budget again, as it was and where it stood; returns how many.
+
+        Optuna opens no trial that has ended, so a new one continues it, with the same parameters and seed.
+        """
+        continued = _continued(self._studies)
+        revived = 0
+        for name, study in self._studies.items():
+            for trial in self._trials(name, states=(TrialState.FAIL,)):
+                attributes, key = trial.user_attrs, _key(name, trial.number)
+                if not attributes.get("unpaid") or key in continued:
+                    continue
+                # A policy that the space can express is suggested anew from its parameters: the sampler sees those.
+                names = ("control", "digest", "seed") if trial.params else ("control", "digest", "seed", "policy")
+                kept = {name: attributes[name] for name in names if name in attributes}
+                study.enqueue_trial(trial.params, user_attrs={**kept, "continues": key})
+                revived += 1
+        return revived
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Every trial that was started, controls first."""
@@ -180,6 +199,13 @@ class SearchStudy:
             else:
                 policy = control.policy.to_dict()
                 self._studies["controls"].enqueue_trial({}, user_attrs={**attributes, "policy": policy})
+
+    def _fail(
+        self, trial: optuna.trial.Trial, study: optuna.Study, *, failure: str | None, unpaid: bool = False
+    ) -> None:
+        trial.set_user_attr("failure", failure)
+        trial.set_user_attr("unpaid", unpaid)
+        study.tell(trial, state=TrialState.FAIL)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
         """TPE, seeded anew for each proposal by how many there were: a resumed search proposes what it would have."""
@@ -230,6 +256,7 @@ def _records(studies: Mapping[str, optuna.Study]) -> tuple[TrialRecord, ...]:
         TrialState.PRUNED: "stopped",
         TrialState.FAIL: "failed",
     }
+    continued = _continued(studies, states=_not_waiting())
     return tuple(
         TrialRecord(
             key=_key(name, trial.number),
@@ -244,7 +271,17 @@ def _records(studies: Mapping[str, optuna.Study]) -> tuple[TrialRecord, ...]:
         )
         for name, study in studies.items()
         for trial in study.get_trials(deepcopy=False, states=_not_waiting())
-        if "seed" in trial.user_attrs
+        if "seed" in trial.user_attrs and _key(name, trial.number) not in continued
+    )
+
+
+def _continued(studies: Mapping[str, optuna.Study], *, states: tuple[TrialState, ...] | None = None) -> frozenset[str]:
+    """The keys of trials that another one (in these states) continues."""
+    return frozenset(
+        trial.user_attrs["continues"]
+        for study in studies.values()
+        for trial in study.get_trials(deepcopy=False, states=states)
+        if "continues" in trial.user_attrs
     )
 
 

@@ -27,6 +27,7 @@ from autopv.training.trainer import Trainer
 REPORT_EVERY_S = 2.0
 CHECKPOINT_EVERY_S = 20.0
 _LOOKS_FILE = "looks.json"
+_NO_TIME = {"training_s": 0.0, "rendering_s": 0.0, "evaluation_s": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,10 @@ class Trial(tune.Trainable):
         if self._unbuildable is not None:
             # Without a trainer there is nothing to report but why: the item ends as failed, its worker lives on.
             nothing = {"progress": 0.0, "steps": 0, "flops": 0.0, "flops_done": 0.0}
-            return {"fraction": None, "failure": self._unbuildable, **nothing, "training_s": 0.0, "evaluation_s": 0.0}
+            return {"fraction": None, "failure": self._unbuildable, **nothing, **_NO_TIME}
         started_s = time.monotonic()
         self._training_s = self._evaluation_s = 0.0
-        flops_before = self._trainer.flops_spent
+        flops_before, rendering_before_s = self._trainer.flops_spent, self._trainer.rendering_s
         report: dict[str, Any] = {"fraction": None, "failure": None}
         try:
             look = self._replay() or self._advance(deadline_s=started_s + REPORT_EVERY_S)
@@ -82,7 +83,13 @@ class Trial(tune.Trainable):
         steps, flops = self._trainer.steps_done, self._trainer.flops_spent
         report |= {"progress": self._trainer.progress, "steps": steps, "flops": flops}
         report["flops_done"] = flops - flops_before
-        return {**report, "training_s": self._training_s, "evaluation_s": self._evaluation_s}
+        rendering_s = self._trainer.rendering_s - rendering_before_s
+        return {
+            **report,
+            "training_s": self._training_s,
+            "rendering_s": rendering_s,
+            "evaluation_s": self._evaluation_s,
+        }
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         item = WorkItem(**json.loads(config["item"]))
@@ -127,7 +134,9 @@ class Trial(tune.Trainable):
         """The next look, or None if the time for this step is up before."""
         fraction = self._item.rungs[len(self._looks)]
         started_s = time.monotonic()
-        model = self._trainer.annealed_look(fraction, should_stop=lambda: time.monotonic() >= deadline_s)
+        # Only the last look is annealed: what an earlier one is for, the average on the way tells as well.
+        train = self._trainer.annealed_look if fraction >= self._item.rungs[-1] else self._trainer.averaged_look
+        model = train(fraction, should_stop=lambda: time.monotonic() >= deadline_s)
         self._training_s = time.monotonic() - started_s
         if model is None:
             if time.monotonic() - self._saved_s >= CHECKPOINT_EVERY_S:

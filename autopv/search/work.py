@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+Decision = Literal["goes on", "stopped", "unpaid"]
+"""What becomes of an item after a look; `unpaid`: the budget no longer holds the rest of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkItem:
@@ -11,7 +14,8 @@ class WorkItem:
 
     key: names the item and its folder. label: what to call it in front of people. policy: the policy as its own dict.
     split: the split whose metric measures it.
-    flops: training FLOPs if it runs to its last rung, the annealing of earlier rungs included.
+    flops: training FLOPs if it runs to its last rung.
+    continues: the key of an earlier item whose folder it takes over, for want of budget not finished.
     """
 
     key: str
@@ -21,11 +25,12 @@ class WorkItem:
     rungs: tuple[float, ...]
     split: str
     flops: float
+    continues: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One measurement of one item: the last-frame distance after an annealed share of its compute."""
+    """One measurement of one item: the last-frame distance after a share of its compute; annealed at the last rung."""
 
     fraction: float
     distance: float
@@ -62,8 +67,8 @@ class WorkSource(Protocol):
     def exhausted(self) -> bool:
         """Whether `next_item` will never return another item."""
 
-    def judge(self, item: WorkItem, look: Look) -> bool:
-        """Takes a measurement; returns whether the item goes on to its next rung."""
+    def judge(self, item: WorkItem, look: Look) -> Decision:
+        """Takes a measurement; returns what becomes of the item (after its last rung: "stopped")."""
 
     def finish(self, item: WorkItem, outcome: Outcome) -> None:
         """Takes the end of an item; called exactly once for each item of this launch that ended."""

@@ -14,6 +14,7 @@ from autopv.policy.policy import Policy
 from autopv.training.execution import Execution
 from autopv.training.learner import Learner
 from autopv.training.plan import TrainingPlan
+from autopv.training.render_clock import RenderClock
 from autopv.training.streams import BatchOrder, stream
 
 # Often enough for a live panel, seldom enough to cost nothing.
@@ -116,6 +117,7 @@ class Trainer:
         self.data_digest = training_digest(images_NCHW, used_masks_NHW)
         self.learner = Learner(model, plan=plan, execution=execution)
         self.steps_done = 0
+        self._render_clock = RenderClock(self.device)
         self.look: Look | None = None
         self._images_NCHW = _resident(images_NCHW, device=self.device)
         self._masks_NHW = None if used_masks_NHW is None else _resident(used_masks_NHW, device=self.device)
@@ -156,6 +158,11 @@ class Trainer:
         """The compute behind the trunk."""
         return self.trunk_position * self.flops_per_step
 
+    @property
+    def rendering_s(self) -> float:
+        """Seconds that this process spent rendering frames; on a GPU an estimate from some of the steps."""
+        return self._render_clock.seconds
+
     def train_until(
         self,
         fraction: float,
@@ -173,6 +180,17 @@ class Trainer:
         end_step = self._step_at(fraction)
         self.close_look()
         return self._advance(end_step, decay=False, on_progress=on_progress, should_stop=should_stop)
+
+    def averaged_look(self, fraction: float, *, should_stop: Callable[[], bool] | None = None) -> VideoGenerator | None:
+        """The averaged model at `fraction` of the total compute, not annealed; None if stopped before.
+
+        It costs no branch of its own, and ranks policies as well as an annealed one (experiments/hvae_effect), but its
+        distance is not comparable with that of an annealed model.
+
+        Raises:
+            TrainingDiverged: a loss or gradient is no longer finite.
+        """
+        return self.learner.averaged_model() if self.train_until(fraction, should_stop=should_stop) else None
 
     def annealed_look(
         self,
@@ -263,12 +281,13 @@ class Trainer:
             images_BCHW = torch.where(flips_B[:, None, None, None], images_BCHW.flip(-1), images_BCHW)
             if masks_BHW is not None:
                 masks_BHW = torch.where(flips_B[:, None, None], masks_BHW.flip(-1), masks_BHW)
-        frames_BTCHW = self.policy.render(
-            images_BCHW,
-            generator=stream(self.seed, purpose="render", step=step),
-            masks_BHW=masks_BHW,
-            donors=self._donors_NCHW,
-        )
+        with self._render_clock:
+            frames_BTCHW = self.policy.render(
+                images_BCHW,
+                generator=stream(self.seed, purpose="render", step=step),
+                masks_BHW=masks_BHW,
+                donors=self._donors_NCHW,
+            )
         loss = self.learner.step(
             frames_BTCHW,
             frame_weights_T=self.policy.frame_weights(self.progress),

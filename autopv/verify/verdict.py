@@ -32,10 +32,19 @@ class Verdict:
         return asdict(self)
 
 
-def reach_verdict(arms: Sequence[Arm], distances: Iterable[Distance], *, floor: float, trained_for: str) -> Verdict:
+def reach_verdict(
+    arms: Sequence[Arm],
+    distances: Iterable[Distance],
+    *,
+    floor: float,
+    trained_for: str,
+    looked_after: Sequence[int] = (),
+) -> Verdict:
     """The verdict on complete blocks alone; runs of an incomplete block are ignored.
 
-    floor: the distance between two disjoint real sets at the same n; trained_for: the training length, in words.
+    floor: the distance between two disjoint real sets at the same n; trained_for: the training length, in words;
+    looked_after: numbers of seeds after which a verdict was read before: going on until one pleases finds gains that
+    are none, and no interval here allows for it, so the sentence says it.
     An arm with a failed run is left out (and named): a policy that cannot be relied on is not recommended.
     """
     results = tuple(distances)
@@ -51,6 +60,10 @@ def reach_verdict(arms: Sequence[Arm], distances: Iterable[Distance], *, floor: 
     }
     comparisons = compare_arms(usable, reference=IMAGE_ONLY, floor=floor) if seeds and IMAGE_ONLY in usable else ()
     conclusion, recommended, sentence = _conclude(comparisons, num_seeds=len(seeds), trained_for=trained_for)
+    looks = [number for number in looked_after if MIN_BLOCKS <= number < len(seeds)]
+    if looks:
+        before = ", ".join(str(number) for number in looks)
+        sentence += f" Looked at before, after {before} seeds; the interval is that of a single look."
     if failed:
         sentence += f" Left out, because a run failed: {', '.join(failed)}."
     return Verdict(

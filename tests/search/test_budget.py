@@ -26,6 +26,37 @@ def test_the_documented_forms_are_read(text: str, device: str, device_s: float |
     assert Budget.parse(text) == Budget(device=device, device_s=device_s, trials=trials)
 
 
+@pytest.mark.parametrize(
+    ("budget", "added", "whole"),
+    [
+        ("64gpu-h", "+16gpu-h", "80gpu-h"),
+        ("10cpu-min", "+1cpu-h", "70cpu-min"),
+        ("8trials", "+4trials", "12trials"),
+        ("2cpu-h,40trials", "+1cpu-h", "3cpu-h,40trials"),
+        ("2cpu-h,40trials", "+1cpu-h,+10trials", "3cpu-h,50trials"),
+        ("2cpu-h,40trials", "+10trials", "2cpu-h,50trials"),
+    ],
+)
+def test_a_budget_is_extended(budget: str, added: str, whole: str) -> None:
+    assert Budget.parse(budget).extended(added) == Budget.parse(whole)
+
+
+@pytest.mark.parametrize(
+    ("budget", "added", "says"),
+    [
+        ("64gpu-h", "16gpu-h", r"such as \+16gpu-h"),
+        ("64gpu-h", "+1cpu-h", "paid in gpu time"),
+        ("8trials", "+1cpu-h", "no limit on device time"),
+        ("2cpu-h", "+8trials", "no limit on the number of trials"),
+        ("2cpu-h", "+", "a number and a unit"),
+        ("2cpu-h", "+-1cpu-h", "a number and a unit"),
+    ],
+)
+def test_what_cannot_be_added_is_told(budget: str, added: str, says: str) -> None:
+    with pytest.raises(BudgetError, match=says):
+        Budget.parse(budget).extended(added)
+
+
 @given(
     device=st.sampled_from(["cpu", "gpu"]),
     device_s=st.one_of(st.none(), st.floats(min_value=1e-3, max_value=1e9)),

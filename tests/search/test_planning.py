@@ -6,13 +6,9 @@ import pytest
 
 from autopv.errors import BudgetError
 from autopv.search.budget import Budget
-from autopv.search.planning import SHORTEST_TRIAL_STEPS, SearchPlan, item_flops, plan_search
+from autopv.search.planning import SHORTEST_TRIAL_STEPS, SearchPlan, affordable_runs, plan_search
 from autopv.search.spending import Speed
-from autopv.training.plan import TrainingPlan
 from autopv.verify.statistics import MIN_BLOCKS
-
-PLAN = TrainingPlan(total_flops=1e12)
-RUNGS = (0.5, 1.0)
 
 
 def plan(budget: str, *, step_s: float = 0.05, trial_steps: int | None = None, num_seeds: int = 3) -> SearchPlan:
@@ -20,8 +16,7 @@ def plan(budget: str, *, step_s: float = 0.05, trial_steps: int | None = None, n
         Budget.parse(budget),
         speed=Speed(s_per_flop=step_s / 1e9, look_s=1.5, start_s=0.5),
         flops_per_step=1e9,
-        plan=PLAN,
-        rungs=RUNGS,
+        num_rungs=2,
         num_controls=6,
         num_arms=8,
         num_seeds=num_seeds,
@@ -30,9 +25,10 @@ def plan(budget: str, *, step_s: float = 0.05, trial_steps: int | None = None, n
     )
 
 
-def test_an_early_rung_costs_the_branch_that_anneals_it() -> None:
-    assert item_flops(1000.0, rungs=(1.0,), plan=PLAN) == 1000.0
-    assert item_flops(1000.0, rungs=RUNGS, plan=PLAN) == 1000.0 * (1 + 0.5 * PLAN.decay_fraction)
+def test_an_extension_keeps_budget_for_whole_blocks_up_to_half_of_what_is_left() -> None:
+    assert affordable_runs([10, 10, 10], item_s=1.0, left_s=60.0) == 30
+    assert affordable_runs([10, 10, 10], item_s=1.0, left_s=59.0) == 20
+    assert affordable_runs([2, 2, 2, 10], item_s=1.0, left_s=31.0) == 6
 
 
 def test_the_quick_start_buys_trials_but_no_verdict() -> None:

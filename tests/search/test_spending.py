@@ -18,8 +18,8 @@ def spending(tmp_path: Path) -> Spending:
     return Spending(budget=budget, ledger=Ledger(tmp_path / "ledger.db"), speed=SPEED)
 
 
-def item(flops: float = 100.0, *, name: str = "blur") -> WorkItem:
-    return WorkItem(key="a", label="a", policy={"name": name}, seed=0, rungs=(0.5, 1.0), split="search", flops=flops)
+def item(flops: float = 100.0, *, name: str = "blur", key: str = "a") -> WorkItem:
+    return WorkItem(key=key, label="a", policy={"name": name}, seed=0, rungs=(0.5, 1.0), split="search", flops=flops)
 
 
 def test_an_item_costs_its_training_its_looks_and_its_start(spending: Spending) -> None:
@@ -32,10 +32,31 @@ def test_an_item_fits_only_with_a_margin(spending: Spending) -> None:
 
 
 def test_a_running_item_is_counted_until_it_ends(spending: Spending) -> None:
-    spending.start("a", cost_s=60.0)
+    spending.start(item(flops=600.0))
     assert not spending.fits(50.0 / SAFETY)
     spending.end("a")
     assert spending.fits(50.0 / SAFETY)
+
+
+def test_what_is_promised_to_a_running_item_shrinks_as_it_gets_on_and_grows_if_it_is_slow(spending: Spending) -> None:
+    spending.start(item(flops=600.0))
+    promised = [100.0 - spending.left_s()]
+    spending.follow("a", flops=300.0, num_looks=1, device_s=30.0, flops_done=300.0)
+    promised.append(100.0 - spending.left_s())
+    spending.follow("a", flops=300.0, num_looks=1, device_s=60.0, flops_done=0.0)
+    promised.append(100.0 - spending.left_s())
+    assert promised == pytest.approx([62.0, 31.0, 91.0], abs=0.1)
+
+
+def test_the_rest_of_an_item_must_fit_beside_the_reserve_and_the_others(spending: Spending) -> None:
+    spending.start(item(flops=600.0))
+    spending.follow("a", flops=300.0, num_looks=1, device_s=30.0, flops_done=300.0)
+    assert spending.fits_rest("a")
+    assert spending.fits_rest("a", reserve=Reserve(flops=50.0, num_items=10))
+    assert not spending.fits_rest("a", reserve=Reserve(flops=60.0, num_items=10))
+    spending.start(item(flops=680.0, key="b"))
+    assert not spending.fits_rest("a")
+    assert spending.fits_rest("unknown")
 
 
 def test_the_reserve_is_kept(spending: Spending) -> None:

@@ -110,6 +110,38 @@ def test_an_interrupted_trial_can_be_given_up(open_study: OpenStudy) -> None:
     assert (record.state, record.failure) == ("failed", "no budget left")
 
 
+def test_a_trial_that_ended_for_want_of_budget_is_continued_as_it_was(open_study: OpenStudy) -> None:
+    study = open_study()
+    for _ in CONTROLS:
+        run_one(study, distances=(10.0, 8.0))
+    unpaid = study.propose(flops=1e9)
+    study.finish(unpaid, Outcome(status="unpaid", look=look(0.5, 9.0), failure="the budget was spent"))
+    failed = study.propose(flops=1e9)
+    study.finish(failed, Outcome(status="failed", failure="the loss is not finite"))
+    assert open_study().revive_unpaid() == 1
+    study = open_study()
+    assert study.revive_unpaid() == 0, "once is enough"
+    again = run_one(study, distances=(9.0, 7.0))
+    assert (again.continues, again.policy, again.seed) == (unpaid.key, unpaid.policy, unpaid.seed)
+    assert again.key != unpaid.key
+    keys = [record.key for record in study.records()]
+    assert unpaid.key not in keys, "what is continued is one trial, not two"
+    assert again.key in keys
+    assert study.num_trials == len(CONTROLS) + 2 == len(keys)
+    assert study.revive_unpaid() == 0
+
+
+def test_a_control_without_parameters_is_continued_too(open_study: OpenStudy) -> None:
+    study = open_study()
+    unpaid = study.propose(flops=1e9)
+    assert unpaid.label == IMAGE_ONLY
+    study.finish(unpaid, Outcome(status="unpaid", failure="the budget was spent"))
+    study.revive_unpaid()
+    items = [run_one(study, distances=(10.0, 8.0)) for _ in CONTROLS]
+    (again,) = (item for item in items if item.label == IMAGE_ONLY)
+    assert (again.continues, again.policy, again.seed) == (unpaid.key, unpaid.policy, unpaid.seed)
+
+
 def test_a_failed_trial_never_gets_a_distance(open_study: OpenStudy, tmp_path: Path) -> None:
     study = open_study()
     item = study.propose(flops=1e9)

@@ -7,14 +7,16 @@ from autopv.verify.blocks import Arm, Distance, complete_blocks, fresh_seeds
 from autopv.verify.verdict import Verdict, reach_verdict
 
 
-def verdict(distances: Mapping[str, Sequence[float | None]], *, floor: float = 100.0) -> Verdict:
+def verdict(
+    distances: Mapping[str, Sequence[float | None]], *, floor: float = 100.0, looked_after: Sequence[int] = ()
+) -> Verdict:
     arms = [Arm(name=name, kind="control", policy=Policy.image_only()) for name in distances]
     results = [
         Distance(arm=name, seed=seed, distance=value)
         for name, values in distances.items()
         for seed, value in enumerate(values)
     ]
-    return reach_verdict(arms, results, floor=floor, trained_for="400 steps")
+    return reach_verdict(arms, results, floor=floor, trained_for="400 steps", looked_after=looked_after)
 
 
 def test_a_clear_gain_is_recommended_and_names_its_training_length() -> None:
@@ -44,6 +46,12 @@ def test_two_seeds_are_not_enough_evidence_however_large_the_gain() -> None:
     result = verdict({"image-only": [300, 301], "blur": [150, 151]})
     assert (result.conclusion, result.recommended) == ("not enough evidence", "image-only")
     assert "2 fresh seeds" in result.sentence
+
+
+def test_a_verdict_that_was_looked_at_before_says_so() -> None:
+    distances = {"image-only": [300, 302, 298, 301], "blur": [250, 251, 252, 250]}
+    assert "after 3 seeds" in verdict(distances, looked_after=[2, 3, 4]).sentence
+    assert "Looked at before" not in verdict(distances, looked_after=[2, 4]).sentence
 
 
 def test_without_any_run_there_is_not_enough_evidence() -> None:
