@@ -58,8 +58,7 @@ class Checks:
         self.spent_s, self.use_s = ledger.spent_s(), dict(ledger.usage())
         ledger.close()
         self._segments = _segments(self.folder.ledger)
-        decay = float(self.settings.training["decay_fraction"])
-        self._training = Work(self._events, decay=decay, search_rungs=self.settings.rungs)
+        self._training = Work(self._events, search_rungs=self.settings.rungs)
         self.losses = [self._losses(strike) for strike in self.record.strikes]
 
     def promises(self) -> list[Promise]:
@@ -179,6 +178,7 @@ class Checks:
         return sum(loss.lost for losses in self.losses for loss in losses)
 
     def _losses(self, strike: Strike) -> list[Loss]:
+        starts_s = [*self.record.starts_s, float("inf")]
         hit = self._hit(strike)
         num_trained = sum(w.trains_since_s is not None and w.trains_since_s <= strike.time_s for w in hit)
         return losses_of(
@@ -187,7 +187,7 @@ class Checks:
             work=self._training,
             died_s=max([strike.time_s, *self._deaths_s(strike)]),
             num_trained=num_trained,
-            since_s=self.record.starts_s[strike.launch],
+            launch_s=(starts_s[strike.launch], starts_s[strike.launch + 1]),
         )
 
     def _hit(self, strike: Strike) -> list[Process]:

@@ -1,5 +1,6 @@
 """Starts autopv as users do, strikes as planned, and starts it again until the search has ended."""
 
+import contextlib
 import json
 import os
 import random
@@ -182,7 +183,7 @@ class Chaos:
         launch = len(self._record.starts_s) - 1
         in_flight: list[str] = []
         for event in self._since(self._record.starts_s[-1]):
-            if event["event"] == "item_started":
+            if event["event"] == "item_started" and event["key"] not in in_flight:
                 in_flight.append(event["key"])
             if event["event"] == _ENDED and event["key"] in in_flight:
                 in_flight.remove(event["key"])
@@ -238,7 +239,9 @@ class _Tail:
             added = file.read()
         whole = added[: added.rfind(b"\n") + 1]
         self._offset += len(whole)
-        self.seen += [json.loads(line) for line in whole.splitlines()]
+        for line in whole.splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # a line that a kill cut short
+                self.seen.append(json.loads(line))
 
 
 def _kill(pid: int) -> None:

@@ -38,24 +38,20 @@ class _Point:
 
 
 class Work:
-    """How far every item had come at any time, in trainings of its length, from the event log alone.
+    """How far every item had come at any time, in trainings of its length, from the event log alone."""
 
-    A look at a share f anneals a branch of `decay` * f, after which training goes on where the branch began.
-    """
-
-    def __init__(self, events: Sequence[Event], *, decay: float, search_rungs: Sequence[float]) -> None:
-        self._decay, self._search_rungs = decay, tuple(search_rungs)
+    def __init__(self, events: Sequence[Event], *, search_rungs: Sequence[float]) -> None:
+        self._search_rungs = tuple(search_rungs)
         self._points: dict[str, list[_Point]] = {}
         looks: dict[str, list[float]] = {}
         for event in events:
             if event["event"] not in ("progress", "look"):
                 continue
             points, taken = self._points.setdefault(event["key"], []), looks.setdefault(event["key"], [])
-            branches = decay * sum(taken)
             if event["event"] == "progress":
-                points.append(_Point(event["time"], event["progress"] + branches, training=True))
+                points.append(_Point(event["time"], event["progress"], training=True))
             elif event["fraction"] not in taken:  # else a look of an earlier launch, told again
-                points.append(_Point(event["time"], event["fraction"] + branches, training=False))
+                points.append(_Point(event["time"], event["fraction"], training=False))
                 taken.append(event["fraction"])
         rates = [rate for points in self._points.values() for rate in _rates(points)]
         self._rate = sum(rates) / len(rates) if rates else 0.0
@@ -87,16 +83,12 @@ class Work:
         else:
             trained = kept
         begun = here[-1].work if here else kept
-        rung = next((end for end in self._rung_ends(key) if end > begun + 1e-6), None)
+        rungs = (1.0,) if key.startswith("verify-") else self._search_rungs
+        rung = next((rung for rung in rungs if rung > begun + 1e-6), None)
         measuring = rung is not None and trained >= rung
-        trained = trained if rung is None else min(trained, rung)
+        trained = begun if rung is None else min(trained, rung)
         lost_s = max(0.0, trained - kept) / rate if rate else 0.0
         return Loss(key=key, trained=trained, reported=reported, kept=kept, measuring=measuring, seconds=lost_s)
-
-    def _rung_ends(self, key: str) -> list[float]:
-        """How much work lies behind each measurement of an item."""
-        rungs = (1.0,) if key.startswith("verify-") else self._search_rungs
-        return [rung + self._decay * sum(rungs[:i]) for i, rung in enumerate(rungs)]
 
 
 def _rates(points: Sequence["_Point"]) -> list[float]:
@@ -111,24 +103,35 @@ def _rates(points: Sequence["_Point"]) -> list[float]:
     ]
 
 
-def lost_keys(strike: Strike, events: Sequence[Event]) -> list[str]:
-    """The items that a kill hit: all of a driver's, and of a worker's the one that autopv says was lost."""
+def hit_keys(strike: Strike, events: Sequence[Event], *, until_s: float) -> list[str]:
+    """The items that a kill hit: all of a driver's; of a worker's the one that autopv says was lost in this launch."""
     if strike.victim == "driver":
         return list(strike.in_flight)
-    after = [event for event in events if event["time"] >= strike.time_s]
-    end = next((i for i, event in enumerate(after) if event["event"] in ("resumed", "concluded")), len(after))
-    return [event["key"] for event in after[:end] if event["event"] == "worker_lost"][:1]
+    lost = [e["key"] for e in events if e["event"] == "worker_lost" and strike.time_s <= e["time"] < until_s]
+    return lost[:1]
 
 
 def losses_of(
-    strike: Strike, events: Sequence[Event], *, work: Work, died_s: float, num_trained: int, since_s: float
+    strike: Strike,
+    events: Sequence[Event],
+    *,
+    work: Work,
+    died_s: float,
+    num_trained: int,
+    launch_s: tuple[float, float],
 ) -> list[Loss]:
     """What a kill destroyed, item by item.
 
-    died_s: when the last worker it hit was dead. num_trained: how many of those had been seen to train. since_s: when
-    the launch began.
+    died_s: when the last worker it hit was dead. num_trained: how many of those had been seen to train. launch_s: when
+    the launch began, and the next.
     """
-    keys = lost_keys(strike, events)
+    since_s, until_s = launch_s
+    ended = {
+        event["key"]
+        for event in events
+        if event["event"] == "look" and not event["goes_on"] and event["time"] <= strike.time_s
+    }
+    keys = [key for key in hit_keys(strike, events, until_s=until_s) if key not in ended]
     told = {
         event["key"]
         for event in events
