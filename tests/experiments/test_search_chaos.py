@@ -13,10 +13,10 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "search_chaos"
 
 @pytest.fixture
 def image_file(tmp_path: Path) -> Path:
-    """64 grey 16 px images, each a ramp of its own slope with noise, in one .npy file."""
+    """120 grey 16 px images, each a ramp of its own slope with noise, in one .npy file."""
     rng = np.random.default_rng(0)
-    slopes = rng.uniform(-80, 80, (64, 1, 1))
-    images = 128 + slopes * np.linspace(0, 1, 16)[None, None, :] + rng.normal(0, 12, (64, 16, 16))
+    slopes = rng.uniform(-80, 80, (120, 1, 1))
+    images = 128 + slopes * np.linspace(0, 1, 16)[None, None, :] + rng.normal(0, 12, (120, 16, 16))
     path = tmp_path / "ramps.npy"
     np.save(path, images.clip(0, 255).astype(np.uint8))
     return path
