@@ -56,7 +56,14 @@ class Hooks:
         self._ledger.grant(item.key, phase=self._source.phase, share=self._share)
         self._spending.start(item)
         self._running[tune_id] = _Running(item, self._ledger.clock())
-        self._events.emit("item_started", phase=self._source.phase, key=item.key, label=item.label, seed=item.seed)
+        self._events.emit(
+            "item_started",
+            phase=self._source.phase,
+            key=item.key,
+            label=item.label,
+            seed=item.seed,
+            continues=item.continues,
+        )
         return item
 
     def exhausted(self) -> bool:
@@ -140,7 +147,7 @@ class Hooks:
             key=item.key,
             label=item.label,
             fraction=look.fraction,
-            distance=round(look.distance, 4),
+            distance=look.distance,
             steps=look.steps,
             goes_on=goes_on,
             spent_s=round(self._ledger.spent_s(), 1),
@@ -178,9 +185,10 @@ class Hooks:
             phase=self._source.phase,
             key=item.key,
             label=item.label,
+            seed=item.seed,
             status=outcome.status,
             failure=outcome.failure,
-            distance=None if look is None else round(look.distance, 4),
+            distance=None if look is None else look.distance,
             spent_s=round(self._ledger.spent_s(), 1),
         )
 

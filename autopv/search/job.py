@@ -10,7 +10,7 @@ from autopv.errors import BudgetError
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
 from autopv.search.environment import environment
-from autopv.search.events import EventLog, Listener
+from autopv.search.events import EventLog, Listener, event_record
 from autopv.search.executor import Executor
 from autopv.search.extension import Extension, current_budget, extend, num_blocks, num_reserved
 from autopv.search.ledger import Ledger
@@ -18,7 +18,7 @@ from autopv.search.material import absolute_source, reload_material
 from autopv.search.planning import calibrate, plan_search
 from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
-from autopv.search.spending import Reserve, Speed, Spending
+from autopv.search.spending import SAFETY, Reserve, Speed, Spending
 from autopv.search.study import SearchStudy
 from autopv.search.trial import WorkerInputs
 from autopv.spaces import Space
@@ -63,7 +63,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     left_out = sorted({op for op, _ in whole.magnitudes} - {op for op, _ in space.magnitudes})
     metric = material.metric("search")
     if listener is not None:
-        listener({"event": "calibrating", "num_images": len(material.image_set)})
+        listener(event_record("calibrating", num_images=len(material.image_set)))
     training = TrainingPlan(total_flops=1e15)
     speed, flops_per_step = calibrate(
         model=request.model,
@@ -130,6 +130,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             num_blocks=plan.num_blocks,
             num_seeds=request.num_seeds,
             num_arms=num_arms,
+            rungs=RUNGS,
             reserve_s=plan.reserve_s,
             verdict_needs_s=round(plan.verdict_needs_s),
             num_images=len(material.image_set),
@@ -163,6 +164,8 @@ def resume_job(path: Path, *, extension: Extension | None = None, listener: List
         device = Budget.parse(settings.budget).device
         _check_device(Budget.parse(settings.budget), trials_per_gpu=settings.trials_per_gpu)
         material = reload_material(settings)
+        if listener is not None:
+            listener(event_record("calibrating", num_images=len(material.image_set)))
         speed, _ = calibrate(
             model=settings.model,
             preset=settings.preset,
@@ -195,7 +198,8 @@ def _run(
         if extension is not None:
             extend(extension, ledger=ledger, settings=settings, study=study, speed=speed, num_controls=len(controls))
         budget = current_budget(ledger, settings)
-        events.emit("launched", budget=str(budget), spent_s=round(ledger.spent_s(), 1))
+        spent_s = round(ledger.spent_s(), 1)
+        events.emit("launched", budget=str(budget), num_workers=settings.num_workers, spent_s=spent_s)
         if ledger.get_state("phase") != "done":
             _work(folder, settings=settings, material=material, speed=speed, events=events, ledger=ledger, study=study)
             ledger.set_state("phase", "done")
@@ -223,7 +227,16 @@ def _work(
     spending = Spending(budget=budget, ledger=ledger, speed=speed)
 
     def search() -> SearchSource:
-        events.emit("phase", phase="search")
+        reserve = Reserve(flops=settings.trial_flops, num_items=num_reserved(ledger, settings))
+        events.emit(
+            "phase",
+            phase="search",
+            arms=None,
+            num_blocks=None,
+            reserve_s=reserve.num_items * spending.speed.item_s(flops=reserve.flops, num_looks=1) * SAFETY,
+            floor=_floor(material, split="search", ledger=ledger),
+            spent_s=round(ledger.spent_s(), 1),
+        )
         material.metric("search").save(folder.metric("search"))
         return SearchSource(
             study,
@@ -231,7 +244,7 @@ def _work(
             budget=budget,
             spending=spending,
             flops=settings.trial_flops,
-            reserve=Reserve(flops=settings.trial_flops, num_items=num_reserved(ledger, settings)),
+            reserve=reserve,
         )
 
     def verify() -> VerificationSource:
@@ -239,8 +252,17 @@ def _work(
             chosen = choose_arms(study.records(), earlier=stored_arms(ledger))
             ledger.set_states({"arms": [arm.to_dict() for arm in chosen], "phase": "verify"})
         arms = stored_arms(ledger)
-        seeds = fresh_seeds(settings.seed, num_seeds=num_blocks(ledger, settings))
-        events.emit("phase", phase="verify", arms=[arm.name for arm in arms])
+        most_blocks = num_blocks(ledger, settings)
+        events.emit(
+            "phase",
+            phase="verify",
+            arms=[arm.name for arm in arms],
+            num_blocks=most_blocks,
+            reserve_s=0.0,
+            floor=_floor(material, split="final", ledger=ledger),
+            spent_s=round(ledger.spent_s(), 1),
+        )
+        seeds = fresh_seeds(settings.seed, num_seeds=most_blocks)
         material.metric("final").save(folder.metric("final"))
         return VerificationSource(arms, seeds=seeds, flops=settings.trial_flops, ledger=ledger, spending=spending)
 
@@ -267,6 +289,16 @@ def _work(
         events=events,
     ) as executor:
         executor.run(source, inputs=inputs)
+
+
+def _floor(material: Material, *, split: str, ledger: Ledger) -> float:
+    """The floor of a split, which takes long to compute for a large n: once per run."""
+    name = f"floor_{split}"
+    if ledger.get_state(name) is None:
+        ledger.set_state(name, material.floor(split))
+    floor = ledger.get_state(name)
+    assert isinstance(floor, float)
+    return floor
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:
