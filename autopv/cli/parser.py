@@ -97,6 +97,12 @@ def _add_search(commands: _Commands) -> None:
         "--workers", type=_positive, metavar="N", help="trials at a time, one device each; default: all cores (or GPUs)"
     )
     search.add_argument(
+        "--address",
+        metavar="A",
+        help="Ray cluster to run on: auto, or host:port; images, cache and --out must lie where all machines see them; "
+        "default: this machine alone",
+    )
+    search.add_argument(
         "--trials-per-gpu", type=_positive, default=1, metavar="N", help="trials that share one GPU at a time"
     )
     search.add_argument(

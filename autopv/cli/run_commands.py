@@ -24,6 +24,7 @@ def search(arguments: argparse.Namespace) -> int:
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
         trials_per_gpu=arguments.trials_per_gpu,
+        address=arguments.address,
         trial_steps=arguments.trial_steps,
     )
     with narration(as_json=arguments.json) as listener:

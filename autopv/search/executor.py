@@ -81,6 +81,7 @@ class Executor:
                 ledger=self._ledger,
                 spending=self._spending,
                 events=self._events,
+                share=self._share,
                 silence_s=silence_limit_s(self._spending.speed),
             )
             breakdown = Held()  # Ray's own: what goes wrong in our code is held back by the hooks

@@ -8,7 +8,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,20 @@ def num_devices(address: str, *, device: str) -> int:
     ray = _join(address)
     try:
         return int(ray.cluster_resources().get(RESOURCE[device], 0))
+    finally:
+        _quietly_shut_down(ray)
+
+
+def call_on_device(function: Callable[..., Any], arguments: Mapping[str, Any], *, address: str, device: str) -> Any:
+    """What `function(**arguments)` returns on a device of a running cluster, where the driver itself may have none.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
+    ray = _join(address)
+    try:
+        remote = ray.remote(num_cpus=1 if device == "cpu" else 0, num_gpus=1 if device == "gpu" else 0)(function)
+        return ray.get(remote.remote(**arguments))
     finally:
         _quietly_shut_down(ray)
 
