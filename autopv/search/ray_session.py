@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,6 @@ _RAY_ENVIRONMENT = {
     "RAY_enable_worker_prestart": "0",
     # A budgeted device is reserved: by default Ray lets its workers give way to everything else on the machine.
     "RAY_worker_niceness": "0",
-    # Ray tells of lost workers and nodes on stdout, whatever log_to_driver says; the event log tells it better.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_SCHEDULER_EVENTS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -95,11 +95,13 @@ class RaySession:
     def stop(self) -> None:
         """Takes Ray down (of a cluster, leaves it); nothing of it is left, neither processes nor files."""
         import ray
+        from ray._private import worker
 
-        own = self._own_processes()
+        own, node = self._own_processes(), worker._global_node
+        if self.at_once and own and node is not None:
+            # Ray leaves its processes first, for which they must still answer, then gives each a second to end.
+            node.kill_all_processes = lambda **_: kill(own)
         try:
-            if self.at_once:
-                kill(own)
             _quietly_shut_down(ray)
         finally:
             kill(own)
@@ -116,7 +118,7 @@ class RaySession:
         ray = _imported()
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
-                with _sigterm_kept():
+                with _sigterm_kept(), _few_helpers():
                     ray.init(
                         address="local",
                         num_cpus=math.ceil(self._num_workers * (self._share if self._device == "cpu" else 1)),
@@ -211,8 +213,27 @@ def _join(address: str) -> Any:
 def _imported() -> Any:
     os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()})
     import ray
+    from ray._private import ray_logging
 
+    # Ray tells of lost workers and nodes on stdout, whatever log_to_driver says; the event log tells it better.
+    ray_logging.stdout_deduplicator.skip_re = ray_logging.stderr_deduplicator.skip_re = re.compile("")
     return ray
+
+
+@contextmanager
+def _few_helpers() -> Iterator[None]:
+    """A block in which Ray starts without two of its processes: one asks clouds for machines, one forwards logs.
+
+    Ray leaves them out itself on Kubernetes and where it logs to stderr, but init has no argument for it.
+    """
+    from ray._private import parameter
+
+    before = parameter.RayParams
+    parameter.RayParams = partial(before, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
+    finally:
+        parameter.RayParams = before
 
 
 @contextmanager
