@@ -11,6 +11,7 @@ from autopv.cli.whole_numbers import not_negative as _not_negative
 from autopv.cli.whole_numbers import positive as _positive
 
 _BAD_INPUT = 2
+_JSON_EVENTS = "print every event as a line of JSON, the last one being the result"
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -96,6 +97,12 @@ def _add_search(commands: _Commands) -> None:
         "--workers", type=_positive, metavar="N", help="trials at a time, one device each; default: all cores (or GPUs)"
     )
     search.add_argument(
+        "--address",
+        metavar="A",
+        help="Ray cluster to run on: auto, or host:port; images, cache and --out must lie where all machines see them; "
+        "default: this machine alone",
+    )
+    search.add_argument(
         "--trials-per-gpu", type=_positive, default=1, metavar="N", help="trials that share one GPU at a time"
     )
     search.add_argument(
@@ -104,6 +111,7 @@ def _add_search(commands: _Commands) -> None:
         metavar="N",
         help="image-only steps that a trial's compute pays for; default: chosen from the budget",
     )
+    search.add_argument("--json", action="store_true", help=_JSON_EVENTS)
     _out_flag(search, "run folder to make; default: runs/DATE-TIME")
 
     resume = commands.add(
@@ -119,7 +127,7 @@ def _add_search(commands: _Commands) -> None:
     resume.add_argument(
         "--more-seeds", type=_positive, metavar="N", help="only verify further, with N more fresh seeds per arm"
     )
-    resume.add_argument("--json", action="store_true", help="print the result as JSON")
+    resume.add_argument("--json", action="store_true", help=_JSON_EVENTS)
 
     status = commands.add(
         "status", run_commands.status, help_text="show where a run stands", example="autopv status runs/20261122-1200"
@@ -148,6 +156,7 @@ def _add_train_and_sample(commands: _Commands) -> None:
     )
     _data_flags(train)
     _model_flags(train)
+    train.add_argument("--json", action="store_true", help="print the result as JSON")
     train.add_argument(
         "--steps",
         type=_positive,
@@ -382,7 +391,6 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
         "or kid_lite0 where the images are few",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of splits, proposals and training")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
