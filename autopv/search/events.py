@@ -115,6 +115,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "spent_s": _SPENT_S,
         "spent_by_phase_s": "device-seconds of search and verify",
         "use_s": "device-seconds by use",
+        "use_by_phase_s": "device-seconds by use, of search and verify",
         "trials": "every trial with its looks",
     },
 }
