@@ -24,6 +24,7 @@ def search(arguments: argparse.Namespace) -> int:
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
         trials_per_gpu=arguments.trials_per_gpu,
+        address=arguments.address,
         trial_steps=arguments.trial_steps,
     )
     with narration(as_json=arguments.json) as listener:
@@ -75,6 +76,14 @@ def status(arguments: argparse.Namespace) -> int:
     from autopv.search.run_folder import RunFolder
 
     print(status_text(RunFolder.open(arguments.out)))
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from autopv.report.page import write_page
+    from autopv.search.run_folder import RunFolder
+
+    print(write_page(RunFolder.open(arguments.folder), out=arguments.out))
     return 0
 
 

@@ -3,10 +3,12 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from autopv.errors import BudgetError
+from autopv.search.board import Board
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
 from autopv.search.environment import environment
@@ -16,9 +18,11 @@ from autopv.search.extension import Extension, current_budget, extend, num_block
 from autopv.search.ledger import Ledger
 from autopv.search.material import absolute_source, reload_material
 from autopv.search.planning import calibrate, plan_search
+from autopv.search.ray_session import call_on_device, num_devices
 from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import SAFETY, Reserve, Speed, Spending
+from autopv.search.storage import storage_errors
 from autopv.search.study import SearchStudy
 from autopv.search.trial import WorkerInputs
 from autopv.spaces import Space
@@ -44,6 +48,7 @@ class SearchRequest(Setup):
     num_seeds: int = 3
     num_workers: int | None = None
     trials_per_gpu: int = 1
+    address: str | None = None
     trial_steps: int | None = None
 
 
@@ -56,7 +61,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     """
     torch.set_num_threads(1)  # the workers have the other cores
     RunFolder.check_free(request.out)
-    _check_device(request.budget, trials_per_gpu=request.trials_per_gpu)
+    devices = _num_devices(request.budget, trials_per_gpu=request.trials_per_gpu, address=request.address)
     space = Space.load(request.space)
     material = Material.load(request)
     whole, space = space, space.for_data(has_masks=material.image_set.has_masks)
@@ -65,16 +70,9 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     if listener is not None:
         listener(event_record("calibrating", num_images=len(material.image_set)))
     training = TrainingPlan(total_flops=1e15)
-    speed, flops_per_step = calibrate(
-        model=request.model,
-        preset=request.preset,
-        images_NCHW=material.images("train"),
-        metric=metric,
-        plan=training,
-        device=_TORCH_DEVICE[request.budget.device],
-    )
+    speed, flops_per_step = _calibrate(request, material=material, plan=training, device=request.budget.device)
     controls = _controls(space, seed=request.seed)
-    num_workers = request.num_workers or _default_num_workers(request.budget, trials_per_gpu=request.trials_per_gpu)
+    num_workers = request.num_workers or devices * request.trials_per_gpu
     num_arms = len(controls) + NUM_SEARCHED_ARMS
     plan = plan_search(
         request.budget,
@@ -105,7 +103,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         seed=request.seed,
         num_workers=num_workers,
         trials_per_gpu=request.trials_per_gpu,
-        address=None,
+        address=request.address,
         num_seeds=request.num_seeds,
         trial_steps=plan.trial_steps,
         trial_flops=plan.trial_flops,
@@ -119,7 +117,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     try:
         folder.space.write_bytes(find_space(request.space)[1].read_bytes())
         folder.write_settings(settings)
-        events = EventLog(folder.events, listener=listener)
+        events = EventLog(folder.events, listener=Board(folder, listener=listener))
         events.emit(
             "planned",
             budget=settings.budget,
@@ -141,7 +139,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             metric=metric.identity.to_dict(),
             metric_reason=material.choice.reason,
         )
-        _run(folder, settings=settings, material=material, speed=speed, events=events)
+        with storage_errors(folder):
+            _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:
         folder.unlock()
 
@@ -161,21 +160,16 @@ def resume_job(path: Path, *, extension: Extension | None = None, listener: List
     settings = folder.settings()
     folder.lock()
     try:
-        device = Budget.parse(settings.budget).device
-        _check_device(Budget.parse(settings.budget), trials_per_gpu=settings.trials_per_gpu)
+        budget = Budget.parse(settings.budget)
+        _num_devices(budget, trials_per_gpu=settings.trials_per_gpu, address=settings.address)
         material = reload_material(settings)
         if listener is not None:
             listener(event_record("calibrating", num_images=len(material.image_set)))
-        speed, _ = calibrate(
-            model=settings.model,
-            preset=settings.preset,
-            images_NCHW=material.images("train"),
-            metric=material.metric("search"),
-            plan=TrainingPlan.from_dict(settings.training),
-            device=_TORCH_DEVICE[device],
-        )
-        events = EventLog(folder.events, listener=listener)
-        _run(folder, settings=settings, material=material, speed=speed, events=events, extension=extension)
+        plan = TrainingPlan.from_dict(settings.training)
+        speed, _ = _calibrate(settings, material=material, plan=plan, device=budget.device)
+        events = EventLog(folder.events, listener=Board(folder, listener=listener))
+        with storage_errors(folder):
+            _run(folder, settings=settings, material=material, speed=speed, events=events, extension=extension)
     finally:
         folder.unlock()
 
@@ -287,6 +281,8 @@ def _work(
         ledger=ledger,
         spending=spending,
         events=events,
+        address=settings.address,
+        share=1 / settings.trials_per_gpu,
     ) as executor:
         executor.run(source, inputs=inputs)
 
@@ -305,15 +301,32 @@ def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:
     return (*default_controls(), *random_controls(space.random_policy, seed=seed))
 
 
-def _check_device(budget: Budget, *, trials_per_gpu: int) -> None:
-    if budget.device == "gpu" and not torch.cuda.is_available():
-        raise BudgetError(f"--budget {budget} asks for GPU time, but torch sees no GPU here; use cpu-h or cpu-min.")
+def _num_devices(budget: Budget, *, trials_per_gpu: int, address: str | None) -> int:
+    """How many devices of the budget's kind there are: the GPUs torch sees or the cores we may use, or a cluster's."""
     if budget.device == "cpu" and trials_per_gpu > 1:
         raise BudgetError(f"--trials-per-gpu {trials_per_gpu} needs a budget of GPU time, but got --budget {budget}.")
+    if address is not None:
+        return num_devices(address, device=budget.device)
+    if budget.device == "cpu":
+        return len(os.sched_getaffinity(0))
+    if not torch.cuda.is_available():
+        raise BudgetError(f"--budget {budget} asks for GPU time, but torch sees no GPU here; use cpu-h or cpu-min.")
+    return torch.cuda.device_count()
 
 
-def _default_num_workers(budget: Budget, *, trials_per_gpu: int) -> int:
-    """One worker per device of the budget's kind (or several per GPU): torch's GPUs, or the cores we may use."""
-    if budget.device == "gpu":
-        return torch.cuda.device_count() * trials_per_gpu
-    return len(os.sched_getaffinity(0))
+def _calibrate(
+    asked: SearchRequest | RunSettings, *, material: Material, plan: TrainingPlan, device: str
+) -> tuple[Speed, float]:
+    """The speed of a device, and the FLOPs of a step; on a cluster it is measured there."""
+    arguments: dict[str, Any] = {
+        "model": asked.model,
+        "preset": asked.preset,
+        "images_NCHW": material.images("train"),
+        "metric": material.metric("search"),
+        "plan": plan,
+        "device": _TORCH_DEVICE[device],
+    }
+    if asked.address is None:
+        return calibrate(**arguments)
+    measured: tuple[Speed, float] = call_on_device(calibrate, arguments, address=asked.address, device=device)
+    return measured

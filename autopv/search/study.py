@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autopv.errors import RunFolderError
 from autopv.policy import Policy
+from autopv.search.mirror import MirroredStorage
 from autopv.search.work import Look, Outcome, WorkItem
 from autopv.spaces import Space
 from autopv.verify.controls import Control
@@ -55,7 +56,7 @@ class SearchStudy:
     ) -> None:
         self._space, self._seed, self._rungs = space, seed, tuple(rungs)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = _open_storage(path)
+        storage = MirroredStorage(_open_storage(path))
         pruner = optuna.pruners.SuccessiveHalvingPruner(
             min_resource=round(self._rungs[0] * _PERCENT), reduction_factor=_REDUCTION
         )
