@@ -51,8 +51,10 @@ class Executor:
         ledger: Ledger,
         spending: Spending,
         events: EventLog,
+        trainable: type | None = None,
     ) -> None:
-        self._folder = folder
+        """trainable: what Ray runs in a worker; trial.Trial, if not given."""
+        self._folder, self._trainable = folder, trainable
         self._num_workers, self._device = num_workers, device
         self._ledger, self._spending, self._events = ledger, spending, events
         self._scratch: Path | None = None
@@ -128,7 +130,7 @@ class Executor:
 
         resources = {"cpu": 1, "gpu": 1} if self._device == "gpu" else {"cpu": 1}
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(Trial, inputs=inputs), resources),
+            tune.with_resources(tune.with_parameters(self._trainable or Trial, inputs=inputs), resources),
             tune_config=tune.TuneConfig(
                 metric="distance",
                 mode="min",
