@@ -25,8 +25,8 @@ class Executor:
     """Workers on Ray, each with a share of a device, for as long as the `with` block lasts.
 
     address: None starts a Ray of our own on this machine; "auto" or host:port joins a cluster that runs already.
-    share: the part of a device that each worker holds (0 < share <= 1). trainable: what Ray runs in a worker; trial.Trial,
-    if not given.
+    share: the part of a device that each worker holds (0 < share <= 1).
+    trainable: what Ray runs in a worker; trial.Trial, if not given.
 
     Raises (on entering):
         InputError: no cluster answers at the address, or it lacks the budget's kind of device.
