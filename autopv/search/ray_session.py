@@ -1,5 +1,6 @@
 """A Ray to run on: one of our own, started here and taken down without a trace, or a cluster that runs already."""
 
+import importlib
 import logging
 import math
 import os
@@ -222,18 +223,38 @@ def _imported() -> Any:
 
 @contextmanager
 def _few_helpers() -> Iterator[None]:
-    """A block in which Ray starts without two of its processes: one asks clouds for machines, one forwards logs.
+    """A block in which Ray starts with fewer helpers and does not wait for them, for which init has no arguments.
 
-    Ray leaves them out itself on Kubernetes and where it logs to stderr, but init has no argument for it.
+    Left out are two processes that ask clouds for machines and forward logs; Ray leaves them out itself on Kubernetes
+    and where it logs to stderr. Of the others Ray waits to be told the ports, and breaks down if that takes over 15 s,
+    as it does on a busy machine: it is told beforehand that there are no metrics, and the port of the one it needs.
     """
-    from ray._private import parameter
+    from ray._private import node, parameter
 
-    before = parameter.RayParams
-    parameter.RayParams = partial(before, no_monitor=True, include_log_monitor=False)
+    raylet: Any = importlib.import_module("ray._raylet")
+    params, start_raylet = parameter.RayParams, node.Node.start_raylet
+
+    def start_without_waiting(self: Any, *arguments: Any, **named: Any) -> Any:
+        names = (raylet.METRICS_AGENT_PORT_NAME, raylet.METRICS_EXPORT_PORT_NAME)
+        for name in (*names, raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME):
+            raylet.persist_port(self.get_session_dir_path(), self.node_id, name, -1)
+        return start_raylet(self, *arguments, **named)
+
+    parameter.RayParams = partial(
+        params, no_monitor=True, include_log_monitor=False, runtime_env_agent_port=_free_port()
+    )
+    node.Node.start_raylet = start_without_waiting
     try:
         yield
     finally:
-        parameter.RayParams = before
+        parameter.RayParams, node.Node.start_raylet = params, start_raylet
+
+
+def _free_port() -> int:
+    """A port of this machine that nobody listens at now."""
+    with socket.socket() as bound:
+        bound.bind(("", 0))
+        return int(bound.getsockname()[1])
 
 
 @contextmanager

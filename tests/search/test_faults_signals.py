@@ -78,6 +78,11 @@ class Driver:
             time.sleep(0.1)
 
 
+def left_in(temp_folder: Path) -> list[str]:
+    """What lies in the temporary folder, but for the cache that torch keeps there."""
+    return [path.name for path in temp_folder.iterdir() if not path.name.startswith("torchinductor")]
+
+
 @pytest.fixture
 def drivers() -> Iterator[list[Driver]]:
     """What a test started, ended with it whatever becomes of it."""
@@ -109,7 +114,7 @@ def test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind(
     steps = read_info(checkpoint.parent).steps_done
     assert steps > 0
     assert driver.left_running() == []
-    assert list(temp_folder.iterdir()) == []
+    assert left_in(temp_folder) == []
 
     driver = started(["resume", str(run)])
     driver.interrupt(signal.SIGINT)
@@ -121,7 +126,7 @@ def test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind(
     assert f"autopv resume {run}" in stderr
     assert "Traceback" not in stderr
     assert driver.left_running() == []
-    assert list(temp_folder.iterdir()) == []
+    assert left_in(temp_folder) == []
 
     driver = started(["resume", str(run)])
     driver.process.kill()
@@ -136,4 +141,4 @@ def test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind(
     assert f"autopv resume {run}" in stderr
     assert read_info(checkpoint.parent).steps_done >= steps
     assert driver.left_running() == []
-    assert list(temp_folder.iterdir()) == []
+    assert left_in(temp_folder) == []
