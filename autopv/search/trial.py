@@ -29,7 +29,9 @@ from autopv.training.trainer import Trainer
 
 # A worker reports this often: the driver's chance to show progress and to end what the budget no longer pays for.
 REPORT_EVERY_S = 2.0
-CHECKPOINT_EVERY_S = 20.0
+# At most about this share of a worker's time goes into checkpoints. A crash destroys what was trained since the last
+# one: half of (the time of one save / share) on average, and no less than half of what lies between two reports.
+_SAVING_SHARE = 0.02
 _LOOKS_FILE = "looks.json"
 
 
@@ -159,7 +161,7 @@ class Trial(tune.Trainable):
             if (self._item_folder / _LOOKS_FILE).exists():
                 records = json.loads((self._item_folder / _LOOKS_FILE).read_text(encoding="utf-8"))
                 self._looks = [Look(**record) for record in records]
-        self._saved_s, self._saved_steps = time.monotonic(), trainer.steps_done
+        self._save_due_s, self._saved_steps = time.monotonic(), trainer.steps_done
         return trainer
 
     def _replay(self) -> Look | None:
@@ -178,7 +180,7 @@ class Trial(tune.Trainable):
         model = train(fraction, should_stop=lambda: time.monotonic() >= deadline_s)
         self._training_s = time.monotonic() - started_s
         if model is None:
-            if time.monotonic() - self._saved_s >= CHECKPOINT_EVERY_S:
+            if time.monotonic() >= self._save_due_s:
                 self._save(trainer)
             return None
         started_s = time.monotonic()
@@ -201,8 +203,11 @@ class Trial(tune.Trainable):
         return self._metrics[split]
 
     def _save(self, trainer: Trainer) -> None:
+        started_s = time.monotonic()
         save_checkpoint(trainer, self._item_folder)
-        self._saved_s, self._saved_steps = time.monotonic(), trainer.steps_done
+        ended_s = time.monotonic()
+        self._save_due_s = ended_s + (ended_s - started_s) / _SAVING_SHARE
+        self._saved_steps = trainer.steps_done
 
 
 def _opened(images: Tensor | FiledTensor) -> Tensor:
