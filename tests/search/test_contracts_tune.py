@@ -224,7 +224,6 @@ def test_a_single_stop_does_tell_the_searcher(executor: Executor, tmp_path: Path
     """Trap 4, what is right beside it: so BudgetStopper ends items one by one as long as they report."""
     searcher = RecordingSearcher()
     controller, trial = running_trial(searcher, tmp_path)
-    controller._scheduler_alg = tune.schedulers.FIFOScheduler()
     controller.stop_trial(trial)
     assert searcher.told == [trial.trial_id]
 
