@@ -20,9 +20,17 @@ from autopv.errors import AutopvError, InputError
 from autopv.search.ledger import Ledger
 from autopv.search.processes import Process, descendants, kill, mentioning
 
-# Read by Ray when it is imported. uv: without this, Ray would run a fresh `uv run` for each worker.
-_RAY_ENVIRONMENT = {
+# Without these a search is wrong or dies, whatever the user's environment says.
+_NEEDED_ENVIRONMENT = {
+    # Ray would run a fresh `uv run` for each worker.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Most reports have no distance.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Ray would answer Ctrl-C by returning from fit() as if all were well; the executor hears signals itself.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+# Read by Ray when it is imported; a user may have set them otherwise.
+_RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,10 +41,7 @@ _RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     "RAY_SCHEDULER_EVENTS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    # Ray would answer Ctrl-C by returning from fit() as if all were well; the executor hears signals itself.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
     # A worker that does not stop when told to is ended after this long, not after ten minutes.
     "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
@@ -46,7 +51,7 @@ _PREFIX = "autopv-ray-"
 # Ray's sockets lie this deep in its folder, and a socket's path may have 103 bytes at most (macOS; 107 on Linux).
 _LONGEST_TEMP = 103 - len("/autopv-ray-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 # On a machine busy with other things Ray's helpers may miss the deadline that Ray gives them.
-_START_ATTEMPTS = 3
+_START_ATTEMPTS = 5
 _SCRATCH = "ray_scratch"
 # Ray's words for a device.
 RESOURCE = {"cpu": "CPU", "gpu": "GPU"}
@@ -213,6 +218,7 @@ def _join(address: str) -> Any:
 
 def _imported() -> Any:
     os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()})
+    os.environ.update(_NEEDED_ENVIRONMENT)
     import ray
     from ray._private import ray_logging
 
