@@ -40,7 +40,8 @@ def test_a_virtual_search_keeps_its_devices_busy_and_its_budget_and_repeats_itse
     assert found["busy_share_while_work_is_admissible"] >= 0.95
     assert found["trials"] >= 15
     assert found["verification_runs"] % 8 == 0
-    assert found["charged_share_of_the_budget"] == pytest.approx(found["held_share_of_the_budget"])
+    # What lost its worker is charged again from the heartbeat that sees its new one.
+    assert found["charged_share_of_the_budget"] == pytest.approx(found["held_share_of_the_budget"], rel=1e-3)
     assert len(cost_s["proposal"]) == found["trials"] + found["verification_runs"]
 
 
