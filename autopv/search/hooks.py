@@ -13,7 +13,7 @@ from autopv.search.ledger import Ledger
 from autopv.search.losses import MOST_LOSSES, Losses, cause_of
 from autopv.search.run_folder import RunFolder
 from autopv.search.spending import Spending
-from autopv.search.watchdog import DRIVER_GRACE_S, take_trace
+from autopv.search.watchdog import DRIVER_GRACE_S, STARTING_S, take_trace
 from autopv.search.work import Look, Outcome, WorkItem, WorkSource
 from autopv.training.checkpoint import FILE_NAME
 
@@ -46,8 +46,9 @@ class _Running:
     # Whether a device is charged for it.
     charged: bool
     progress: float = 0.0
-    # How long its worker has not reported, and whether it was ended for that.
+    # How long its worker has not reported, whether it ever has, and whether it was ended for its silence.
     silent_s: float = 0.0
+    reported: bool = False
     ended: bool = False
     looks: list[Look] = field(default_factory=list)
     failure: str | None = None
@@ -126,7 +127,7 @@ class Hooks:
         running = self._running.get(tune_id)
         if running is not None:
             self.made_progress = True
-            running.silent_s = 0.0
+            running.silent_s, running.reported = 0.0, True
             running.progress = result["progress"]
             training_s, evaluation_s = result["training_s"], result["evaluation_s"]
             self._ledger.record_usage(running.item.key, training_s=training_s, evaluation_s=evaluation_s)
@@ -243,7 +244,8 @@ class Hooks:
                 self._ledger.grant(running.item.key, phase=running.phase)
                 running.charged = True
             running.silent_s += passed_s
-            if running.silent_s > self._silence_s + DRIVER_GRACE_S and not running.ended:
+            limit_s = self._silence_s + DRIVER_GRACE_S + (0.0 if running.reported else STARTING_S)
+            if running.silent_s > limit_s and not running.ended:
                 running.ended = True
                 hung.append(tune_id)
         self._ledger.beat()
