@@ -56,6 +56,10 @@ class TrainingDiverged(AutopvError):
     """A loss, gradient or distance is no longer finite."""
 
 
+class EndedAtOnce(KeyboardInterrupt):
+    """A second Ctrl-C: what was under way has been killed, and the process is to end without asking it for anything."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The tail of an error on an unknown name: the nearest known one, and all of them."""
     names = sorted(known)

@@ -1,6 +1,7 @@
 """Runs one command: its exit code, one message for what went wrong, and an orderly end on Ctrl-C and SIGTERM."""
 
 import argparse
+import atexit
 import os
 import shlex
 import signal
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from autopv.cli.parser import make_parser
-from autopv.errors import AutopvError
+from autopv.errors import AutopvError, EndedAtOnce
 
 _INTERRUPTED = 128
 
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) or _terminated else signal.SIGINT
         resume = _resume_command(arguments, given=sys.argv[1:] if argv is None else argv)
         print(f"\nautopv: interrupted.{' To go on: ' + resume if resume else ''}", file=sys.stderr)
+        if isinstance(interrupt, EndedAtOnce):
+            sys.stdout.flush()
+            atexit.register(os._exit, _INTERRUPTED + number)  # before Ray's own, which waits for what was killed
         return _INTERRUPTED + number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,7 @@ Each launch builds a fresh Tuner; Ray's own snapshots go to a temporary folder a
 
 import logging
 
-from autopv.errors import AutopvError
+from autopv.errors import AutopvError, EndedAtOnce
 from autopv.search.events import EventLog
 from autopv.search.hooks import Held, Hooks
 from autopv.search.ledger import Ledger
@@ -65,6 +65,7 @@ class Executor:
 
         Raises:
             KeyboardInterrupt: the user asked to stop; running items stay unfinished in the folder, to be gone on with.
+            EndedAtOnce: the user asked twice; what was trained since the last checkpoint is lost.
             StorageError: the disk is full, here or where a worker runs.
             AutopvError: Ray broke down several times in a row.
         """
@@ -155,6 +156,6 @@ class Executor:
             )
             try:
                 tuner.fit()
-            except KeyboardInterrupt:  # the second one
+            except KeyboardInterrupt as second:
                 self._ray.at_once = True
-                raise
+                raise EndedAtOnce from second

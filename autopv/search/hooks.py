@@ -15,7 +15,7 @@ from autopv.search.ledger import Ledger
 from autopv.search.losses import MOST_LOSSES, Losses, cause_of
 from autopv.search.run_folder import RunFolder
 from autopv.search.spending import Spending
-from autopv.search.watchdog import DRIVER_GRACE_S, take_trace
+from autopv.search.watchdog import DRIVER_GRACE_S, STARTING_S, take_trace
 from autopv.search.work import Decision, Look, Outcome, WorkItem, WorkSource
 from autopv.training.checkpoint import FILE_NAME
 
@@ -48,13 +48,13 @@ class _Running:
     # Since when a device is charged for it, if it is.
     charged_since_s: float | None
     progress: float = 0.0
-    # How long its worker has not reported, and whether it was ended for that.
+    # How long its worker has not reported, whether it ever has, and whether it was ended for its silence.
     silent_s: float = 0.0
+    reported: bool = False
     ended: bool = False
     looks: list[Look] = field(default_factory=list)
     failure: str | None = None
     decision: Decision = "goes on"
-    reported: bool = False
     # What this launch's worker did itself, without what it took over from a checkpoint; in device-seconds.
     flops: float = 0.0
     training_s: float = 0.0
@@ -281,7 +281,8 @@ class Hooks:
             if running.charged_since_s is None:
                 self._charge(running)
             running.silent_s += passed_s
-            if running.silent_s > self._silence_s + DRIVER_GRACE_S and not running.ended:
+            limit_s = self._silence_s + DRIVER_GRACE_S + (0.0 if running.reported else STARTING_S)
+            if running.silent_s > limit_s and not running.ended:
                 running.ended = True
                 hung.append(tune_id)
         self._ledger.beat()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autopv.errors import AutopvError, InputError
+from autopv.errors import AutopvError, EndedAtOnce, InputError
 from autopv.search.ledger import Ledger
 from autopv.search.processes import Process, descendants, kill, mentioning
 
@@ -40,6 +40,8 @@ _RAY_ENVIRONMENT = {
     # A budgeted device is reserved: by default Ray lets its workers give way to everything else on the machine.
     "RAY_worker_niceness": "0",
     "RAY_SCHEDULER_EVENTS": "0",
+    # While it waits, Ray looks only so often whether a signal has come.
+    "RAY_get_check_signal_interval_milliseconds": "100",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
@@ -62,7 +64,8 @@ class RaySession:
 
     address: None starts a Ray of our own, whatever other clusters there are; "auto" or host:port joins a running one.
     ledger: where the folder of our own Ray is written down, so that the next driver removes it if this one is killed.
-    at_once: set when there is no time to lose: `stop` then kills what it would otherwise close in order.
+    at_once: set when there is no time to lose: `stop` then kills what it would otherwise close in order, and this
+        process must end itself without closing Ray (EndedAtOnce).
     """
 
     def __init__(self, *, address: str | None, num_workers: int, device: str, share: float, ledger: Ledger) -> None:
@@ -93,22 +96,22 @@ class RaySession:
             else:
                 _join(self._address)
                 self._check_devices(self._address)
-        except BaseException:  # a Ctrl-C, too, must leave nothing behind
+        except KeyboardInterrupt as interrupt:
             self.at_once = True
+            self.stop()
+            raise EndedAtOnce from interrupt
+        except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Takes Ray down (of a cluster, leaves it); nothing of it is left, neither processes nor files."""
         import ray
-        from ray._private import worker
 
-        own, node = self._own_processes(), worker._global_node
-        if self.at_once and own and node is not None:
-            # Ray leaves its processes first, for which they must still answer, then gives each a second to end.
-            node.kill_all_processes = lambda **_: kill(own)
+        own = self._own_processes()
         try:
-            _quietly_shut_down(ray)
+            if not self.at_once:
+                _quietly_shut_down(ray)
         finally:
             kill(own)
             if self._scratch is not None:

@@ -13,6 +13,8 @@ LEAST_SILENCE_S = 300.0
 _TIMES_EXPECTED = 20
 # The watchdog in the worker is given this long to be first: unlike the driver, it can tell where the worker hung.
 DRIVER_GRACE_S = 20.0
+# And this long to start, before its watchdog is on: much is imported then, perhaps over a network.
+STARTING_S = 300.0
 TRACE_FILE = "hung.txt"
 # Open while a watchdog is on; it has content only if that one ended its process.
 _OPEN_FILE = ".watchdog"

@@ -31,7 +31,8 @@ from autopv.training.material import Material, Setup
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
 
-NUM_STEPS = 8
+# More than the two seconds between two reports.
+NUM_STEPS = 300
 # The seed of the item that meets the fault.
 VICTIM = 666
 Fault = Callable[[], None]
@@ -158,13 +159,13 @@ def trainer(images_NCHW: Tensor, *, total_flops: float) -> Trainer:
 
 
 def in_training(happening: Callable[[], None], *, times: int, marks: Path) -> Fault:
-    """A fault in the first `times` trainings of the victim, in whatever workers; each leaves a mark."""
+    """A fault in the first `times` trainings of the victim that have reported once; each leaves a mark."""
 
     def install() -> None:
         look = Trainer.annealed_look
 
         def faulty(self: Trainer, *arguments: object, **named: object) -> object:
-            if self.seed == VICTIM and len(list(marks.iterdir())) < times:
+            if self.seed == VICTIM and self.steps_done > 0 and len(list(marks.iterdir())) < times:
                 (marks / str(time.time_ns())).touch()
                 happening()
             return look(self, *arguments, **named)  # type: ignore[arg-type]

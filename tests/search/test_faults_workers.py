@@ -20,7 +20,7 @@ from autopv.search.spending import Speed
 from autopv.training import checkpoint_file
 from autopv.training.trainer import Trainer
 
-# Long enough for the first step of a worker on a busy machine, which imports much.
+# Long enough for a step and a measurement on a busy machine.
 SILENCE_S = 25.0
 
 
