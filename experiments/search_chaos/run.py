@@ -19,7 +19,7 @@ from strikes import final_worker_delays, long_schedule, short_schedule
 
 HERE = Path(__file__).parent
 SEARCH = ("search", "--size", "16", "--workers", "2", "--trial-steps", "400", "--seeds", "1")
-SHORT_SEARCH = ("search", "--size", "16", "--workers", "1", "--trial-steps", "12", "--seeds", "1")
+SHORT_SEARCH = ("search", "--size", "16", "--workers", "1", "--trial-steps", "60", "--seeds", "1")
 BUDGET = "20cpu-min"
 # The short form pays for so much work, and for the starts of so many workers, however long one takes here.
 SHORT_WORK_S, SHORT_STARTS = 45.0, 5
