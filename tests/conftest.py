@@ -6,6 +6,8 @@ import resource
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
+# Read when Ray is imported: under `uv run pytest` it would start every worker of this process by a `uv run` of its own.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 import pytest
 import torch

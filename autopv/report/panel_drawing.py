@@ -52,10 +52,10 @@ def _rows(state: RunState, *, elapsed_s: float) -> Iterator[tuple[str, list[Cons
         if len(failures) > _CAUSES:
             causes.append(f"and {len(failures) - _CAUSES} other causes")
         yield "failed", [Text(cause, style="red", no_wrap=True, overflow="ellipsis") for cause in causes]
-    lost = [f"{state.num_workers_lost} lost"] if state.num_workers_lost else []
+    lost = [f"{count} lost: {reason}" for reason, count in state.workers_lost.most_common(_CAUSES)]
     lost += [f"Ray started again {state.num_breakdowns} times"] if state.num_breakdowns else []
     if lost:
-        yield "workers", [Text(", ".join(lost), style="yellow")]
+        yield "workers", [Text(line, style="yellow", no_wrap=True, overflow="ellipsis") for line in lost]
 
 
 def _phase_text(state: RunState, *, elapsed_s: float) -> str:

@@ -72,7 +72,8 @@ def progress_lines(event: Mapping[str, Any], *, state: RunState) -> list[str]:
         case "item_ended" if event["status"] in ("failed", "unpaid"):
             return [f"{label} {event['status']}: {event['failure']}"]
         case "worker_lost":
-            return [f"{label} lost its worker; going on from its last checkpoint"]
+            goes_on = "; going on from its last checkpoint" if event["goes_on"] else ""
+            return [f"{label} lost its worker ({event['reason']}){goes_on}"]
         case "ray_failed":
             return [f"Ray Tune broke down and is started again (attempt {event['attempt']}): {event['reason']}"]
         case _:

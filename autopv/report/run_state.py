@@ -64,7 +64,7 @@ class RunState:
         self.floors: dict[str, float] = {}
         self.items: dict[str, Item] = {}
         self.spent_s = 0.0
-        self.num_workers_lost = 0
+        self.workers_lost: Counter[str] = Counter()
         self.num_breakdowns = 0
         self.conclusion: str | None = None
         self._spent_at: deque[tuple[float, float]] = deque()
@@ -217,8 +217,9 @@ class RunState:
         if "time" in event:
             self._ended_at.append(event["time"])
 
-    def _on_worker_lost(self, _: Mapping[str, Any]) -> None:
-        self.num_workers_lost += 1
+    def _on_worker_lost(self, event: Mapping[str, Any]) -> None:
+        self.workers_lost[_NUMBER.sub("#", event["reason"])] += 1
+        self._interrupt([self._item(event)])
 
     def _on_ray_failed(self, _: Mapping[str, Any]) -> None:
         self.num_breakdowns += 1

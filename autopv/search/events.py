@@ -63,6 +63,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "label": _LABEL,
         "seed": "its training seed",
         "continues": "the trial that ended for want of budget and is gone on with under this key; else null",
+        "policy": "its policy in words",
     },
     "progress": {
         "key": _KEY,
@@ -91,8 +92,10 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "spent_s": _SPENT_S,
     },
     "worker_lost": {
-        "key": "the trial or verification run that goes on, in another worker, from its last checkpoint",
+        "key": _KEY,
         "label": _LABEL,
+        "reason": "what became of the worker",
+        "goes_on": "whether another worker goes on with it, from its last checkpoint; else it has failed",
     },
     "ray_failed": {
         "reason": "what Ray Tune broke down with; it is started again",
@@ -115,6 +118,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "spent_s": _SPENT_S,
         "spent_by_phase_s": "device-seconds of search and verify",
         "use_s": "device-seconds by use",
+        "use_by_phase_s": "device-seconds by use, of search and verify",
         "trials": "every trial with its looks",
     },
 }

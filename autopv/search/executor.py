@@ -26,6 +26,7 @@ class Executor:
 
     address: None starts a Ray of our own on this machine; "auto" or host:port joins a cluster that runs already.
     share: the part of a device that each worker holds (0 < share <= 1).
+    trainable: what Ray runs in a worker; trial.Trial, if not given.
 
     Raises (on entering):
         InputError: no cluster answers at the address, or it lacks the budget's kind of device.
@@ -43,8 +44,9 @@ class Executor:
         events: EventLog,
         address: str | None = None,
         share: float = 1.0,
+        trainable: type | None = None,
     ) -> None:
-        self._folder = folder
+        self._folder, self._trainable = folder, trainable
         self._num_workers, self._device, self._share = num_workers, device, share
         self._ledger, self._spending, self._events = ledger, spending, events
         self._ray = RaySession(address=address, num_workers=num_workers, device=device, share=share, ledger=ledger)
@@ -128,7 +130,8 @@ class Executor:
         with DeferredInterrupts() as interrupts, breakdown, any_loss_counts():
             tuner = tune.Tuner(
                 tune.with_resources(
-                    tune.with_parameters(Trial, inputs=inputs, silence_s=silence_s), {self._device: self._share}
+                    tune.with_parameters(self._trainable or Trial, inputs=inputs, silence_s=silence_s),
+                    {self._device: self._share},
                 ),
                 tune_config=tune.TuneConfig(
                     metric="distance",

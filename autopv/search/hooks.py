@@ -1,5 +1,6 @@
 """The driver's side of a launch: what Ray's searcher, scheduler, stopper and callback all turn to."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -190,6 +191,9 @@ class Hooks:
                 spent_s=round(self._ledger.spent_s(), 1),
             )
             return True
+        if not math.isfinite(result["distance"]):  # a metric of somebody's own, say, that returns what it should raise
+            running.failure = f"the measured distance is not finite: {result['distance']}"
+            return False
         look = Look(
             fraction=result["fraction"], distance=result["distance"], steps=result["steps"], flops=result["flops"]
         )

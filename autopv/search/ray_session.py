@@ -1,8 +1,10 @@
 """A Ray to run on: one of our own, started here and taken down without a trace, or a cluster that runs already."""
 
+import importlib
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,17 @@ from autopv.errors import AutopvError, InputError
 from autopv.search.ledger import Ledger
 from autopv.search.processes import Process, descendants, kill, mentioning
 
-# Read by Ray when it is imported. uv: without this, Ray would run a fresh `uv run` for each worker.
-_RAY_ENVIRONMENT = {
+# Without these a search is wrong or dies, whatever the user's environment says.
+_NEEDED_ENVIRONMENT = {
+    # Ray would run a fresh `uv run` for each worker.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Most reports have no distance.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Ray would answer Ctrl-C by returning from fit() as if all were well; the executor hears signals itself.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+# Read by Ray when it is imported; a user may have set them otherwise.
+_RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,14 +39,9 @@ _RAY_ENVIRONMENT = {
     "RAY_enable_worker_prestart": "0",
     # A budgeted device is reserved: by default Ray lets its workers give way to everything else on the machine.
     "RAY_worker_niceness": "0",
-    # Ray tells of lost workers and nodes on stdout, whatever log_to_driver says; the event log tells it better.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_SCHEDULER_EVENTS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    # Ray would answer Ctrl-C by returning from fit() as if all were well; the executor hears signals itself.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
     # A worker that does not stop when told to is ended after this long, not after ten minutes.
     "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
@@ -45,7 +51,7 @@ _PREFIX = "autopv-ray-"
 # Ray's sockets lie this deep in its folder, and a socket's path may have 103 bytes at most (macOS; 107 on Linux).
 _LONGEST_TEMP = 103 - len("/autopv-ray-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 # On a machine busy with other things Ray's helpers may miss the deadline that Ray gives them.
-_START_ATTEMPTS = 3
+_START_ATTEMPTS = 5
 _SCRATCH = "ray_scratch"
 # Ray's words for a device.
 RESOURCE = {"cpu": "CPU", "gpu": "GPU"}
@@ -95,11 +101,13 @@ class RaySession:
     def stop(self) -> None:
         """Takes Ray down (of a cluster, leaves it); nothing of it is left, neither processes nor files."""
         import ray
+        from ray._private import worker
 
-        own = self._own_processes()
+        own, node = self._own_processes(), worker._global_node
+        if self.at_once and own and node is not None:
+            # Ray leaves its processes first, for which they must still answer, then gives each a second to end.
+            node.kill_all_processes = lambda **_: kill(own)
         try:
-            if self.at_once:
-                kill(own)
             _quietly_shut_down(ray)
         finally:
             kill(own)
@@ -116,7 +124,7 @@ class RaySession:
         ray = _imported()
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
-                with _sigterm_kept():
+                with _sigterm_kept(), _few_helpers():
                     ray.init(
                         address="local",
                         num_cpus=math.ceil(self._num_workers * (self._share if self._device == "cpu" else 1)),
@@ -210,9 +218,49 @@ def _join(address: str) -> Any:
 
 def _imported() -> Any:
     os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()})
+    os.environ.update(_NEEDED_ENVIRONMENT)
     import ray
+    from ray._private import ray_logging
 
+    # Ray tells of lost workers and nodes on stdout, whatever log_to_driver says; the event log tells it better.
+    ray_logging.stdout_deduplicator.skip_re = ray_logging.stderr_deduplicator.skip_re = re.compile("")
     return ray
+
+
+@contextmanager
+def _few_helpers() -> Iterator[None]:
+    """A block in which Ray starts with fewer helpers and does not wait for them, for which init has no arguments.
+
+    Left out are two processes that ask clouds for machines and forward logs; Ray leaves them out itself on Kubernetes
+    and where it logs to stderr. Of the others Ray waits to be told the ports, and breaks down if that takes over 15 s,
+    as it does on a busy machine: it is told beforehand that there are no metrics, and the port of the one it needs.
+    """
+    from ray._private import node, parameter
+
+    raylet: Any = importlib.import_module("ray._raylet")
+    params, start_raylet = parameter.RayParams, node.Node.start_raylet
+
+    def start_without_waiting(self: Any, *arguments: Any, **named: Any) -> Any:
+        names = (raylet.METRICS_AGENT_PORT_NAME, raylet.METRICS_EXPORT_PORT_NAME)
+        for name in (*names, raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME):
+            raylet.persist_port(self.get_session_dir_path(), self.node_id, name, -1)
+        return start_raylet(self, *arguments, **named)
+
+    parameter.RayParams = partial(
+        params, no_monitor=True, include_log_monitor=False, runtime_env_agent_port=_free_port()
+    )
+    node.Node.start_raylet = start_without_waiting
+    try:
+        yield
+    finally:
+        parameter.RayParams, node.Node.start_raylet = params, start_raylet
+
+
+def _free_port() -> int:
+    """A port of this machine that nobody listens at now."""
+    with socket.socket() as bound:
+        bound.bind(("", 0))
+        return int(bound.getsockname()[1])
 
 
 @contextmanager

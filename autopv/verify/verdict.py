@@ -100,7 +100,14 @@ def weigh(arms: Sequence[str], distances: Iterable[Distance], *, floor: float) -
 
 def _conclude(comparisons: Sequence[Comparison], *, num_seeds: int, trained_for: str) -> tuple[Conclusion, str, str]:
     others = sorted((c for c in comparisons if c.arm != IMAGE_ONLY), key=lambda c: c.mean_distance)
-    if num_seeds < MIN_BLOCKS or not others:
+    if num_seeds >= MIN_BLOCKS and not others:
+        return (
+            "not enough evidence",
+            IMAGE_ONLY,
+            f"Not enough evidence: after {trained_for} there is nothing to compare, since runs failed. "
+            "Until then image-only training is recommended.",
+        )
+    if num_seeds < MIN_BLOCKS:
         seeds = "no fresh seed" if num_seeds == 0 else f"{num_seeds} fresh seed{'s' * (num_seeds > 1)}"
         seen = ""
         if others and others[0].gain is not None:

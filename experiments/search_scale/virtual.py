@@ -16,26 +16,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from world import Setting, Step, Worker, World
+from world import Step, Worker, World
 
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, stored_arms
 from autopv.search.events import EventLog
+from autopv.search.extension import MOST_BLOCKS
 from autopv.search.hooks import Hooks
 from autopv.search.ledger import Ledger
-from autopv.search.planning import item_flops
 from autopv.search.run_folder import RunFolder
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import Reserve, Speed, Spending
 from autopv.search.study import SearchStudy
 from autopv.spaces import Space
-from autopv.training.plan import TrainingPlan
 from autopv.verify.blocks import fresh_seeds
 from autopv.verify.controls import default_controls, random_controls
 
 RUNGS = (0.5, 1.0)
 TRIAL_FLOPS = 1.0
-_MOST_BLOCKS = 20  # as search/job.py
 _TICK_S = 1.0
 # On the disk of the crash: SQLite's main file and what was written ahead of it. Its index is made anew.
 _COPIED = ("study.db", "study.db-wal", "ledger.db", "ledger.db-wal", "events.jsonl")
@@ -90,13 +88,8 @@ class Driver:
                 return False
             assert not self._hooks.abandon(), "Ray left items behind that the budget still pays for"
 
-    def kill(self) -> None:
-        """What a kill of the driver does to the world: its workers live on for a moment, and it takes time to restart."""
-        self.world.held_s += self.setting.orphan_s * len(self._ids)
-        self.world.now_s += self.setting.restart_s
-
     def fork(self, path: Path) -> World:
-        """The world and the folder as they are now, copied as the disk holds them: what a kill would leave."""
+        """The world and the folder, copied as the disk holds them now: what a kill at this moment would leave."""
         path.mkdir(parents=True)
         for name in _COPIED:
             if (self.path / name).exists():
@@ -125,9 +118,9 @@ class Driver:
                 if not on_event():
                     return False
             with self._timed("beat"):
-                overdue = self._hooks.overdue()
-                self._hooks.beat()
-            if overdue:
+                must_end = self._hooks.must_end()
+                self._hooks.beat(set(self._ids.values()))
+            if must_end:
                 self._queue.clear()
                 self._ids.clear()
                 return True
@@ -160,9 +153,9 @@ class Driver:
         """Takes the end of a step as Ray does: the stopper sees a report first, then the scheduler."""
         tune_id = self._ids[device]
         if step.report is None:
-            self._hooks.on_recover(tune_id)
-            self._workers[device].begin(self._workers[device].item)
-            self._go_on(device)
+            # The item is handed out again, to whichever device is free first.
+            self._hooks.on_loss(tune_id, None)
+            del self._ids[device]
             return
         self._pass_to(self.world.now_s + self.setting.report_s)
         is_look = step.report["fraction"] is not None
@@ -174,7 +167,7 @@ class Driver:
             self._go_on(device)
             return
         with self._timed("end"):
-            self._hooks.on_end(tune_id, error=None)
+            self._hooks.on_end(tune_id)
         self.world.num_failed += step.report["failure"] is not None
         del self._ids[device]
 
@@ -200,23 +193,32 @@ class Driver:
         self.cost_s[kind].append(time.process_time() - started_s)
 
     def _search(self) -> SearchSource:
-        flops = item_flops(TRIAL_FLOPS, rungs=RUNGS, plan=TrainingPlan(total_flops=TRIAL_FLOPS))
         num_arms = len(self._controls) + NUM_SEARCHED_ARMS
         num_reserved = self.setting.num_seeds * num_arms if self.budget.device_s is not None else 0
-        reserve = Reserve(flops=TRIAL_FLOPS, num_items=num_reserved)
-        return SearchSource(self.study, budget=self.budget, spending=self.spending, flops=flops, reserve=reserve)
+        return SearchSource(
+            self.study,
+            folder=self.folder,
+            budget=self.budget,
+            spending=self.spending,
+            flops=TRIAL_FLOPS,
+            reserve=Reserve(flops=TRIAL_FLOPS, num_items=num_reserved),
+        )
 
     def _verify(self) -> VerificationSource:
         """As `search/job.py` goes over to the verification."""
         if self.ledger.get_state("phase") != "verify":
-            self.ledger.set_state("arms", [arm.to_dict() for arm in choose_arms(self.study.records())])
-            self.ledger.set_state("phase", "verify")
+            arms = [arm.to_dict() for arm in choose_arms(self.study.records(), earlier=stored_arms(self.ledger))]
+            self.ledger.set_states({"arms": arms, "phase": "verify"})
         num_seeds = self.setting.num_seeds
         if self.budget.device_s is not None:
-            num_seeds = max(num_seeds, _MOST_BLOCKS)
-        seeds = fresh_seeds(self.setting.seed, num_seeds=num_seeds)
-        arms = stored_arms(self.ledger)
-        return VerificationSource(arms, seeds=seeds, flops=TRIAL_FLOPS, ledger=self.ledger, spending=self.spending)
+            num_seeds = max(num_seeds, MOST_BLOCKS)
+        return VerificationSource(
+            stored_arms(self.ledger),
+            seeds=fresh_seeds(self.setting.seed, num_seeds=num_seeds),
+            flops=TRIAL_FLOPS,
+            ledger=self.ledger,
+            spending=self.spending,
+        )
 
 
 def fingerprint(driver: Driver) -> str:
@@ -230,8 +232,3 @@ def fingerprint(driver: Driver) -> str:
     db.close()
     verified = [(v.arm, v.seed, v.distance, v.failure) for v in driver.ledger.verification()]
     return hashlib.sha256(json.dumps([trials, segments, verified]).encode()).hexdigest()
-
-
-def start(path: Path, setting: Setting) -> Driver:
-    """A driver on a new folder in a new world."""
-    return Driver(path, World(setting))

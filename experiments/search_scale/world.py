@@ -173,6 +173,7 @@ class Worker:
             "flops": self._flops,
             "flops_done": flops_done,
             "training_s": training_s,
+            "rendering_s": 0.0,
             "evaluation_s": evaluation_s,
         }
         duration_s = start_s + training_s + evaluation_s
@@ -190,7 +191,8 @@ def measured(item: WorkItem, *, fraction: float, seed: int) -> float:
         best = 2 * _normal(seed, "best", layer["op"]) - 2
         distance -= 0.6**place * (worth - 4 * abs(math.log(magnitude) - best))
     if policy["layers"]:
-        distance += 10 * abs(math.log(policy["num_frames"] / 4)) + 8 * abs(math.log10(policy["frame_loss_weight"] / 0.1))
+        distance += 10 * abs(math.log(policy["num_frames"] / 4))
+        distance += 8 * abs(math.log10(policy["frame_loss_weight"] / 0.1))
     name = json.dumps(policy, sort_keys=True)
     ahead = 80 * (1 - fraction) * (0.5 + _uniform(seed, "slope", name))
     return distance + ahead + 8 * _normal(seed, "noise", name, item.seed, fraction, item.split)

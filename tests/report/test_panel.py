@@ -76,6 +76,10 @@ def test_a_search_shows_budget_best_trials_by_rung_and_failures() -> None:
         assert part in text
 
 
+def test_lost_workers_are_shown_with_what_became_of_them() -> None:
+    assert "1 lost: killed by signal #" in drawn(*searched().lose("search-0003", reason="killed by signal 9").events)
+
+
 def test_while_image_only_is_not_measured_nothing_is_compared() -> None:
     story = Story().planned().search().start("controls-0000", label="image-only").whole("search-0000", distance=550.0)
     assert "image-only is not measured yet" in drawn(*story.events)

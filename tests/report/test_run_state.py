@@ -120,10 +120,11 @@ def test_a_trial_that_more_budget_continues_is_one_trial() -> None:
 
 
 def test_lost_workers_and_breakdowns_of_ray_are_counted() -> None:
-    story = searched().tell("worker_lost", key="search-0003", label="search-0003")
+    story = searched().lose("search-0003", reason="killed by signal 9")
+    assert state_after(*story.events).counts("search")["waiting"] == 1
     story.tell("ray_failed", reason="OutOfMemoryError", attempt=1)
     state = state_after(*story.events)
-    assert (state.num_workers_lost, state.num_breakdowns) == (1, 1)
+    assert (state.workers_lost, state.num_breakdowns) == ({"killed by signal #": 1}, 1)
     assert state.counts("search")["waiting"] == 2
 
 

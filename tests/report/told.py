@@ -62,7 +62,8 @@ class Story:
                          spent_s=self.spent_s)  # fmt: skip
 
     def start(self, key: str, *, label: str | None = None, seed: int = 5, continues: str | None = None) -> "Story":
-        return self.tell("item_started", phase=self.phase, key=key, label=label or key, seed=seed, continues=continues)
+        return self.tell("item_started", phase=self.phase, key=key, label=label or key, seed=seed, continues=continues,
+                         policy="image-only")  # fmt: skip
 
     def progress(self, key: str, progress: float) -> "Story":
         return self.tell("progress", key=key, label=key, progress=progress, spent_s=self.spent_s)
@@ -74,6 +75,9 @@ class Story:
     def end(self, key: str, status: str, *, failure: str | None = None, **fields: Any) -> "Story":
         return self.tell("item_ended", phase=self.phase, key=key, label=self._label(key), seed=self._seed(key),
                          status=status, failure=failure, distance=None, spent_s=self.spent_s, **fields)  # fmt: skip
+
+    def lose(self, key: str, *, reason: str) -> "Story":
+        return self.tell("worker_lost", key=key, label=self._label(key), reason=reason, goes_on=True)
 
     def whole(self, key: str, *, distance: float, label: str | None = None, seed: int = 5) -> "Story":
         """A trial or run from its start to full compute."""

@@ -1,6 +1,6 @@
 """What the contract tests of Ray and Optuna share: the news that a trap is gone, and a driver's objects."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
-from autopv.policy import Policy
 from autopv.search.budget import Budget
 from autopv.search.events import EventLog
 from autopv.search.hooks import Hooks
@@ -18,7 +17,6 @@ from autopv.search.run_folder import RunFolder
 from autopv.search.sources import SearchSource
 from autopv.search.spending import Reserve, Speed, Spending
 from autopv.search.study import SearchStudy
-from autopv.search.work import Look, Outcome, WorkItem
 from autopv.spaces import Space
 from autopv.verify.controls import Control
 
@@ -54,33 +52,6 @@ class RecordingSearcher(Searcher):
         self.told.append(trial_id)
 
 
-class ListSource:
-    """Hands out the items it is given, and remembers how each ended."""
-
-    phase = "search"
-
-    def __init__(self, items: list[WorkItem]) -> None:
-        self.outcomes: dict[str, Outcome] = {}
-        self._items = items
-        self._left: list[WorkItem] = []
-
-    def begin(self) -> None:
-        self._left = [item for item in self._items if item.key not in self.outcomes]
-
-    def next_item(self) -> WorkItem | None:
-        return self._left.pop(0) if self._left else None
-
-    def exhausted(self) -> bool:
-        return len(self.outcomes) == len(self._items)
-
-    def judge(self, item: WorkItem, look: Look) -> bool:
-        return look.fraction < item.rungs[-1]
-
-    def finish(self, item: WorkItem, outcome: Outcome) -> None:
-        assert item.key not in self.outcomes, "an item ends once"
-        self.outcomes[item.key] = outcome
-
-
 @dataclass
 class VirtualClock:
     now_s: float = 1e9
@@ -110,7 +81,9 @@ class Driver:
 
     def source(self, study: SearchStudy, *, budget: Budget) -> SearchSource:
         reserve = Reserve(flops=1.0, num_items=0)
-        source = SearchSource(study, budget=budget, spending=self.spending(budget), flops=1.0, reserve=reserve)
+        source = SearchSource(
+            study, folder=self.folder, budget=budget, spending=self.spending(budget), flops=1.0, reserve=reserve
+        )
         source.begin()
         return source
 
@@ -120,15 +93,9 @@ class Driver:
         return Hooks(source, folder=self.folder, ledger=self.ledger, spending=spending, events=self.events)
 
 
-def item(key: str, *, policy: Mapping[str, Any] | None = None) -> WorkItem:
-    """A work item with one rung; the policy may say to a pretended worker what to do."""
-    policy = Policy.image_only().to_dict() if policy is None else policy
-    return WorkItem(key=key, label=key, policy=policy, seed=0, rungs=(1.0,), split="search", flops=1.0)
-
-
 def report(
     *, distance: float | None = None, fraction: float | None = None, failure: str | None = None
 ) -> dict[str, Any]:
     """One report of a worker that measured nothing, so without a distance, as workers report it."""
-    nothing = {"training_s": 0.0, "evaluation_s": 0.0, "rendering_s": 0.0, "startup_s": 0.0, "flops_done": 0.0}
-    return {**nothing, "fraction": None, "failure": failure, "progress": 0.5, "steps": 1, "flops": 1.0}
+    nothing = {"training_s": 0.0, "evaluation_s": 0.0, "rendering_s": 0.0, "flops_done": 0.0}
+    return {**nothing, "fraction": None, "failure": failure, "halt": None, "progress": 0.5, "steps": 1, "flops": 1.0}

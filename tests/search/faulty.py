@@ -183,7 +183,7 @@ def stop_self() -> None:
 
 
 def hog_memory() -> None:
-    """Takes two more gigabytes, and time for somebody to notice."""
-    taken = np.ones(2 * 2**30, dtype=np.uint8)
+    """Takes four more gigabytes, and time for somebody to notice."""
+    taken = np.ones(4 * 2**30, dtype=np.uint8)
     time.sleep(60)
     del taken

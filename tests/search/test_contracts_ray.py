@@ -44,13 +44,13 @@ def driver(tmp_path: Path) -> Driver:
 def test_a_worker_that_ray_kills_for_memory_breaks_the_launch() -> None:
     """Trap 1: Ray's memory monitor killing a worker crashes the whole `Tuner.fit()` in spite of `FailureConfig`.
 
-    An OutOfMemoryError is no RayActorError, so the actor manager raises it instead of telling the trial.
-    Closed: test_contracts_tune.py::test_a_worker_killed_for_memory_costs_its_work_and_nothing_else.
+    An OutOfMemoryError is no RayActorError, so the actor manager raises it instead of telling the trial. Closed, in
+    test_faults_workers.py: test_an_item_that_always_runs_out_of_memory_fails_with_that_reason_and_the_others_go_on.
     """
     manager = RayActorManager(resource_manager=PlacementGroupResourceManager())
     told: list[Exception] = []
     task = TrackedActorTask(TrackedActor("worker"), on_error=lambda _, error: told.append(error))
-    with trap(1, closed_in="autopv/search/executor.py (Executor.run launches Ray again)"):
+    with trap(1, closed_in="autopv/search/tune_adapters.py (any_loss_counts)"):
         with pytest.raises(RuntimeError, match="unexpected exception"):
             manager._actor_task_failed(task, OutOfMemoryError("killed by the memory monitor"))
         assert told == []
@@ -76,7 +76,7 @@ def test_an_end_of_everything_at_once_leaves_no_trial_running(driver: Driver) ->
     """
     study = driver.study()
     hooks = driver.hooks(study, budget=Budget(device_s=100.0))
-    stopper = BudgetStopper(hooks)
+    stopper = BudgetStopper(hooks, asked_to_stop=lambda: False)
     SourceSearcher(hooks).suggest("t")
     driver.clock.now_s += 101
     assert not stopper.stop_all(), "a worker may be about to report"
@@ -88,7 +88,10 @@ def test_an_end_of_everything_at_once_leaves_no_trial_running(driver: Driver) ->
 
 
 def test_a_searcher_that_had_finished_is_still_finished_when_it_is_restored_with_more_to_do(tmp_path: Path) -> None:
-    """Trap 5: a restored experiment with a larger budget runs nothing."""
+    """Trap 5: a restored experiment with a larger budget runs nothing.
+
+    Closed: test_job.py::test_a_finished_run_is_verified_further_and_searched_further.
+    """
 
     class Budgeted(RecordingSearcher):
         budget = 0
@@ -118,19 +121,6 @@ def test_a_searcher_that_had_finished_is_still_finished_when_it_is_restored_with
     extended.restore_from_dir(str(tmp_path))
     with trap(5, closed_in="autopv/search/executor.py (each launch builds a fresh Tuner)"):
         assert extended.is_finished()
-
-
-def test_a_search_with_a_larger_budget_goes_on(driver: Driver) -> None:
-    """Trap 5, closed: whether there is more to do is asked of the budget, not of a snapshot."""
-    for budget, num_more in ((TWO_TRIALS, 2), (Budget(trials=3), 1)):
-        study = driver.study()
-        source = driver.source(study, budget=budget)
-        num_ran = 0
-        while (work := source.next_item()) is not None:
-            source.finish(work, Outcome(status="failed", failure="x"))
-            num_ran += 1
-        assert num_ran == num_more
-        assert source.exhausted()
 
 
 def test_rays_halving_never_stops_a_trial_that_measures_nan() -> None:
@@ -167,14 +157,14 @@ def test_a_device_is_charged_while_its_worker_starts(driver: Driver) -> None:
     hooks = driver.hooks(driver.study(), budget=TWO_TRIALS)
     work = json.loads(SourceSearcher(hooks).suggest("t")["item"])
     driver.clock.now_s += 4  # torch is imported
-    BudgetStopper(hooks)("t", report())
+    BudgetStopper(hooks, asked_to_stop=lambda: False)("t", report())
     assert driver.ledger.spent_s(key=work["key"]) == pytest.approx(4)
 
 
 def test_workers_start_one_after_the_other_unless_their_number_is_given() -> None:
     """Trap 10: set `max_concurrent_trials`, or starts are serial.
 
-    Closed: test_contracts_tune.py::test_workers_start_side_by_side.
+    Closed: test_contracts_tune.py::test_workers_start_side_by_side_and_report_without_the_metric.
     """
     assert _get_max_pending_trials(SearchGenerator(ConcurrencyLimiter(RecordingSearcher(), max_concurrent=7))) == 7
     with trap(10, closed_in="autopv/search/executor.py (max_concurrent_trials)"):
@@ -228,8 +218,9 @@ def test_what_autopv_gives_to_a_tuner_pickles_beside_open_databases(driver: Driv
     hooks = driver.hooks(driver.study(), budget=TWO_TRIALS)
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(hooks)
-    for door in (SourceSearcher, RungScheduler, BudgetStopper, HookCallback):
-        assert not vars(pickle.loads(pickle.dumps(door(hooks))))
+    stopper = BudgetStopper(hooks, asked_to_stop=lambda: False)
+    for door in (SourceSearcher(hooks), RungScheduler(hooks), stopper, HookCallback(hooks)):
+        assert not vars(pickle.loads(pickle.dumps(door)))
 
 
 def test_ray_trusts_the_address_that_a_dead_cluster_left_behind(
@@ -237,13 +228,13 @@ def test_ray_trusts_the_address_that_a_dead_cluster_left_behind(
 ) -> None:
     """Trap 12: a stale cluster file makes bare `ray.init()` fail or join a stranger's cluster: `address="local"`.
 
-    Closed: the fixture of test_contracts_tune.py starts autopv's Ray beside such a file.
+    Closed: test_contracts_tune.py starts autopv's Ray where Ray has been told of such a cluster.
     """
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "ray_current_cluster").write_text("192.0.2.1:6379\n", encoding="utf-8")  # nobody's (RFC 5737)
     # What ray.init() connects to; None starts a Ray of its own.
     assert canonicalize_bootstrap_address("local", temp_dir=str(tmp_path)) is None
-    with trap(12, closed_in='autopv/search/executor.py (address="local")'):
+    with trap(12, closed_in='autopv/search/ray_session.py (address="local")'):
         assert canonicalize_bootstrap_address(None, temp_dir=str(tmp_path)) == "192.0.2.1:6379"
 
 

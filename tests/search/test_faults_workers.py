@@ -20,7 +20,8 @@ from autopv.search.spending import Speed
 from autopv.training import checkpoint_file
 from autopv.training.trainer import Trainer
 
-SILENCE_S = 8.0
+# Long enough for the first step of a worker on a busy machine, which imports much.
+SILENCE_S = 25.0
 
 
 travels(__name__)
@@ -54,36 +55,27 @@ def test_losses_are_counted_across_drivers_and_forgiven_once_the_training_got_on
 
 
 @pytest.mark.slow
-def test_a_hung_training_is_ended_and_goes_on_but_not_for_ever(
+def test_a_training_that_hangs_each_time_fails_and_tells_where_and_the_others_go_on(
     bench: Bench, marks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "LEAST_SILENCE_S", SILENCE_S)
     monkeypatch.setattr(hooks_module, "MOST_LOSSES", 1)
+    source = Items([1, VICTIM, 2])
     with bench.executor() as executor:
-        recovers = Items([1, VICTIM])
-        executor.run(recovers, inputs=bench.inputs(in_training(sleep_for_ever, times=1, marks=marks)))
-        assert {seed: outcome.status for seed, outcome in recovers.outcomes.items()} == {
-            1: "complete",
-            VICTIM: "complete",
-        }
-        for mark in marks.iterdir():
-            mark.unlink()
-        bench.folder.item("search-0666").joinpath("checkpoint.safetensors").unlink()
-        bench.folder.item("search-0666").joinpath("looks.json").unlink()
-        fails = Items([VICTIM, 2])
-        executor.run(fails, inputs=bench.inputs(in_training(sleep_for_ever, times=9, marks=marks)))
-    assert fails.outcomes[2].status == "complete"
-    assert fails.outcomes[VICTIM].status == "failed"
-    assert "hung" in str(fails.outcomes[VICTIM].failure)
+        executor.run(source, inputs=bench.inputs(in_training(sleep_for_ever, times=9, marks=marks)))
+    assert [source.outcomes[seed].status for seed in (1, 2)] == ["complete"] * 2
+    assert source.outcomes[VICTIM].status == "failed"
+    assert "hung: no report for 25 s" in str(source.outcomes[VICTIM].failure)
+    assert len(list(marks.iterdir())) == 2, "it had a second chance"
     trace = (bench.folder.item("search-0666") / watchdog.TRACE_FILE).read_text()
-    assert "sleep_for_ever" in trace, "the trace tells where"
+    assert "sleep_for_ever" in trace
 
 
 @pytest.mark.slow
 def test_a_frozen_worker_is_ended_by_the_driver(bench: Bench, marks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped process cannot end itself: its watchdog is stopped with it."""
     monkeypatch.setattr(watchdog, "LEAST_SILENCE_S", SILENCE_S)
-    monkeypatch.setattr(hooks_module, "DRIVER_GRACE_S", 1.0)
+    monkeypatch.setattr(hooks_module, "DRIVER_GRACE_S", 5.0)
     source = Items([1, VICTIM])
     with bench.executor() as executor:
         executor.run(source, inputs=bench.inputs(in_training(stop_self, times=1, marks=marks)))
@@ -96,12 +88,13 @@ def test_a_frozen_worker_is_ended_by_the_driver(bench: Bench, marks: Path, monke
 def test_an_item_that_always_runs_out_of_memory_fails_with_that_reason_and_the_others_go_on(
     bench: Bench, marks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray's own memory monitor does it, with a threshold one gigabyte above what is in use now."""
+    """Ray's own memory monitor does it, with a threshold somewhat above what is in use now."""
     numbers = {line.split(":")[0]: int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines()}
     free_kb, total_kb = numbers["MemAvailable"], numbers["MemTotal"]
-    if free_kb < 4 * 2**20:
-        pytest.skip("less than 4 GB are free")
-    monkeypatch.setenv("RAY_memory_usage_threshold", f"{1 - (free_kb - 2**20) / total_kb:.4f}")
+    if free_kb < 6 * 2**20:
+        pytest.skip("less than 6 GB are free")
+    # Ray and a healthy worker take about one gigabyte.
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{1 - (free_kb - 2.5 * 2**20) / total_kb:.4f}")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     monkeypatch.setattr(hooks_module, "MOST_LOSSES", 1)
     source = Items([1, VICTIM, 2])

@@ -67,7 +67,7 @@ def interrupted(image_file: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     out = tmp_path_factory.mktemp("runs") / "run"
     search = ["search", "--data", str(image_file), "--budget", "3trials", "--out", str(out)]
     options = ["--trial-steps", "12", "--seeds", "1", "--workers", "1"]
-    return out, *on_terminal([*search, *options], interrupt_at="full compute")
+    return out, *on_terminal([*search, *options], interrupt_at="full compute  distance")
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +85,11 @@ def test_a_terminal_shows_one_panel_and_is_left_clean_by_an_interrupt(
     assert code == 130
     shown = screen.text()
     assert shown.count("╭─ autopv") == 1
-    assert shown.index("Starting the workers") < shown.index("full compute") < shown.index("╭─ autopv")
+    assert shown.index("Starting the workers") < shown.index("full compute  distance") < shown.index("╭─ autopv")
     after = shown[shown.index("╯") + 1 :]
     assert after.replace("\n", "").endswith(f"autopv: interrupted. To go on: autopv resume {out}")
     assert screen.cursor_shown
-    assert "\x1b[3" in written, "a terminal with colours gets them"
+    assert "\x1b[1m" in written, "labels are bold"
 
 
 def test_the_panel_names_image_only_and_its_excess(interrupted: tuple[Path, int, Screen, str]) -> None:

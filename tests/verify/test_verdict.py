@@ -54,6 +54,14 @@ def test_a_verdict_that_was_looked_at_before_says_so() -> None:
     assert "Looked at before" not in verdict(distances, looked_after=[2, 4]).sentence
 
 
+def test_where_every_video_failed_the_sentence_blames_no_seeds() -> None:
+    result = verdict({"image-only": [300, 301, 299], "blur": [None, 250, 251]})
+    assert (result.conclusion, result.recommended) == ("not enough evidence", "image-only")
+    assert "nothing to compare" in result.sentence
+    assert "an interval needs" not in result.sentence
+    assert "Left out, because a run failed: blur" in result.sentence
+
+
 def test_without_any_run_there_is_not_enough_evidence() -> None:
     assert verdict({"image-only": [], "blur": []}).conclusion == "not enough evidence"
 
