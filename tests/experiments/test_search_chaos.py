@@ -26,7 +26,7 @@ def image_file(tmp_path: Path) -> Path:
 def test_a_search_under_kills_keeps_its_promises(image_file: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     command = [sys.executable, str(FOLDER / "run.py"), "--short", "--data", str(image_file), "--work", str(work)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((work / "result.json").read_text(encoding="utf-8"))
     totals = result["totals"]
