@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from observer import MARK, Observer, Process
+from observer import Observer, Process
 from strikes import Blow, Event, Strike, due_s
 
 from autopv.errors import CheckpointError
@@ -102,7 +102,7 @@ class Chaos:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, MARK: str(number), "TMPDIR": str(self._temporary)},
+                env={**os.environ, **self._observer.mark(number), "TMPDIR": str(self._temporary)},
             )
         self._observer.watch(process.pid, launch=number)
         return process

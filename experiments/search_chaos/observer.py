@@ -6,13 +6,14 @@ Nothing here asks autopv: the ledger is checked against it.
 import os
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 EVERY_S = 0.2
 # Every process of a launch inherits this variable; Ray starts none of them with an empty environment.
-MARK = "AUTOPV_CHAOS_LAUNCH"
+_MARK = "AUTOPV_CHAOS"
 # How Ray names the process of a worker that runs trials; a method that runs follows after a dot.
 WORKER_TITLE = "ray::ResourceTrainable"
 # Ended, and at most waiting for its parent to ask how.
@@ -47,6 +48,7 @@ class Observer:
     """Follows the processes of every launch it was told of, for as long as the `with` block lasts."""
 
     def __init__(self) -> None:
+        self._name = uuid.uuid4().hex  # others may watch searches of their own on this machine
         self._launch_of: dict[int, int] = {}
         self._known: dict[int, Process | None] = {}
         self._gone: list[Process] = []
@@ -63,6 +65,10 @@ class Observer:
     ) -> None:
         self._over.set()
         self._thread.join()
+
+    def mark(self, launch: int) -> dict[str, str]:
+        """What the environment of a launch must hold."""
+        return {_MARK: f"{self._name}:{launch}"}
 
     def watch(self, session: int, *, launch: int) -> None:
         """Follows what lives in this session, and what inherited the launch's mark."""
@@ -118,10 +124,11 @@ class Observer:
             return None
         launch = self._launch_of.get(session)
         if launch is None:
-            marks = [entry for entry in environment.split(b"\0") if entry.startswith(f"{MARK}=".encode())]
+            mark = f"{_MARK}={self._name}:".encode()
+            marks = [entry for entry in environment.split(b"\0") if entry.startswith(mark)]
             if not marks:
                 return None
-            launch = int(marks[0].split(b"=")[1])
+            launch = int(marks[0].removeprefix(mark))
         return Process(pid=pid, launch=launch, title="", seen_s=now_s)
 
 

@@ -18,18 +18,20 @@ from launches import Chaos, ChaosError
 from strikes import final_worker_delays, long_schedule, short_schedule
 
 HERE = Path(__file__).parent
-SEARCH = ("search", "--size", "16", "--workers", "2", "--trial-steps", "400", "--seeds", "1")
-SHORT_SEARCH = ("search", "--size", "16", "--workers", "1", "--trial-steps", "60", "--seeds", "1")
+SEARCH = ("search", "--size", "16", "--seeds", "1")
+TRIAL_STEPS, SHORT_STEPS = "400", "60"
+NUM_WORKERS, SHORT_WORKERS = "2", "1"
 BUDGET = "20cpu-min"
 # The short form pays for so much work, and for the starts of so many workers, however long one takes here.
 SHORT_WORK_S, SHORT_STARTS = 45.0, 5
-TIMEOUT_S = 30 * 60.0
+TIMEOUT_S = 45 * 60.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10, help="how often the driver is killed (default: 10)")
     parser.add_argument("--budget", help=f"device time (default: {BUDGET}; short: about a minute on a quiet machine)")
+    parser.add_argument("--trial-steps", help=f"as for `autopv search` (default: {TRIAL_STEPS}; short: {SHORT_STEPS})")
     parser.add_argument("--data", default="elpv", help="as for `autopv search` (default: elpv)")
     parser.add_argument("--seed", type=int, default=0, help="of the search and of the schedule (default: 0)")
     parser.add_argument("--short", action="store_true", help="two driver kills, one worker kill, one worker")
@@ -41,7 +43,9 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     print(f"works in {work}", flush=True)
     if not options.only_check:
-        search = [*(SHORT_SEARCH if options.short else SEARCH), "--data", options.data, "--seed", str(options.seed)]
+        search = [*SEARCH, "--data", options.data, "--seed", str(options.seed)]
+        search += ["--workers", SHORT_WORKERS if options.short else NUM_WORKERS]
+        search += ["--trial-steps", options.trial_steps or (SHORT_STEPS if options.short else TRIAL_STEPS)]
         search += ["--budget", options.budget or (short_budget() if options.short else BUDGET)]
         schedule = (
             short_schedule(seed=options.seed) if options.short else long_schedule(options.kills, seed=options.seed)
