@@ -45,6 +45,8 @@ def cause_of(error: BaseException | None, *, hung: str | None) -> str:
         return text.splitlines()[-1][:300]
     if "node" in text and ("died" in text or "dead" in text) and "worker process has died" not in text:
         return "its machine was lost"
+    if "unavailable" in text:  # Ray does not know yet which of the two it was
+        return "its machine was lost, or its worker on it"
     if "worker process has died" in text:
         return "its worker was killed (if by the system, then for want of memory) or crashed"
     return text.splitlines()[-1][:300]
