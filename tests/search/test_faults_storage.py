@@ -86,9 +86,9 @@ def test_an_error_that_came_of_a_full_disk_is_seen_through(folder: RunFolder) ->
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """A file system of 48 MB."""
+    """A file system of 128 MB."""
     path = Path(tempfile.mkdtemp(prefix="pv-disk"))
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(path)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(path)], capture_output=True)
     try:
         if mounted.returncode != 0:
             pytest.skip("only root may mount a small file system")
