@@ -3,11 +3,15 @@
 import contextlib
 import os
 import resource
+import signal
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
 # Read when Ray is imported: under `uv run pytest` it would start every worker of this process by a `uv run` of its own.
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
+# Heard also where the tests run in the background of a shell, which has it ignored; what they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
