@@ -7,8 +7,11 @@ from typing import NoReturn
 
 from autopv import __version__
 from autopv.cli import evaluate_command, policy_commands, run_commands, sample_command
+from autopv.cli.whole_numbers import not_negative as _not_negative
+from autopv.cli.whole_numbers import positive as _positive
 
 _BAD_INPUT = 2
+_JSON_EVENTS = "print every event as a line of JSON, the last one being the result"
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -94,6 +97,12 @@ def _add_search(commands: _Commands) -> None:
         "--workers", type=_positive, metavar="N", help="trials at a time, one device each; default: all cores (or GPUs)"
     )
     search.add_argument(
+        "--address",
+        metavar="A",
+        help="Ray cluster to run on: auto, or host:port; images, cache and --out must lie where all machines see them; "
+        "default: this machine alone",
+    )
+    search.add_argument(
         "--trials-per-gpu", type=_positive, default=1, metavar="N", help="trials that share one GPU at a time"
     )
     search.add_argument(
@@ -102,6 +111,7 @@ def _add_search(commands: _Commands) -> None:
         metavar="N",
         help="image-only steps that a trial's compute pays for; default: chosen from the budget",
     )
+    search.add_argument("--json", action="store_true", help=_JSON_EVENTS)
     _out_flag(search, "run folder to make; default: runs/DATE-TIME")
 
     resume = commands.add(
@@ -117,12 +127,21 @@ def _add_search(commands: _Commands) -> None:
     resume.add_argument(
         "--more-seeds", type=_positive, metavar="N", help="only verify further, with N more fresh seeds per arm"
     )
-    resume.add_argument("--json", action="store_true", help="print the result as JSON")
+    resume.add_argument("--json", action="store_true", help=_JSON_EVENTS)
 
     status = commands.add(
         "status", run_commands.status, help_text="show where a run stands", example="autopv status runs/20261122-1200"
     )
     status.add_argument("out", type=Path, metavar="RUN_DIR", help="run folder")
+
+    report = commands.add(
+        "report",
+        run_commands.report,
+        help_text="write a run as one HTML page, also while it works",
+        example="autopv report runs/20261122-1200",
+    )
+    report.add_argument("folder", type=Path, metavar="RUN_DIR", help="run folder")
+    _out_flag(report, "page to write, .html; default: RUN_DIR/report.html")
 
 
 def _add_train_and_sample(commands: _Commands) -> None:
@@ -137,6 +156,7 @@ def _add_train_and_sample(commands: _Commands) -> None:
     )
     _data_flags(train)
     _model_flags(train)
+    train.add_argument("--json", action="store_true", help="print the result as JSON")
     train.add_argument(
         "--steps",
         type=_positive,
@@ -371,28 +391,7 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
         "or kid_lite0 where the images are few",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of splits, proposals and training")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
     parser.add_argument("--out", type=Path, required=required, metavar="PATH", help=help_text)
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
-    return value
-
-
-def _not_negative(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, but got {text!r}")
-    return value

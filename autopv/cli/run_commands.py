@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ def search(arguments: argparse.Namespace) -> int:
     from autopv.search.budget import Budget
 
     budget = Budget.parse(arguments.budget)  # before the slow imports: a typo is answered at once
-    from autopv.report.progress import ProgressLines
+    from autopv.report.narration import narration
     from autopv.search.job import SearchRequest, start_job
 
     if arguments.out is None:
@@ -23,32 +24,50 @@ def search(arguments: argparse.Namespace) -> int:
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
         trials_per_gpu=arguments.trials_per_gpu,
+        address=arguments.address,
         trial_steps=arguments.trial_steps,
     )
-    start_job(request, listener=ProgressLines())
-    return _end_of_run(arguments)
+    with narration(as_json=arguments.json) as listener:
+        start_job(request, listener=listener)
+        result = _end_of_run(arguments.out, listener=listener)
+    return _tell(result, arguments=arguments)
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    from autopv.report.progress import ProgressLines
+    from autopv.report.narration import narration
+    from autopv.search.events import read_events
     from autopv.search.extension import Extension
     from autopv.search.job import resume_job
+    from autopv.search.run_folder import RunFolder
 
     added = arguments.budget is not None or arguments.more_seeds is not None
     extension = Extension(budget=arguments.budget, more_seeds=arguments.more_seeds) if added else None
-    resume_job(arguments.out, extension=extension, listener=ProgressLines())
-    return _end_of_run(arguments)
+    log, now_s = RunFolder.open(arguments.out).events, time.time()
+    with narration(as_json=arguments.json, earlier=lambda: read_events(log, before_s=now_s)) as listener:
+        resume_job(arguments.out, extension=extension, listener=listener)
+        result = _end_of_run(arguments.out, listener=listener)
+    return _tell(result, arguments=arguments)
 
 
-def _end_of_run(arguments: argparse.Namespace) -> int:
+def _end_of_run(out: Path, *, listener: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
+    """The result of a run that has just ended, told to the listener as the last event."""
     from autopv.report.pictures import write_run_pictures
-    from autopv.report.summary import read_result, summary_text
+    from autopv.report.summary import read_result
+    from autopv.search.events import event_record
     from autopv.search.run_folder import RunFolder
 
-    folder = RunFolder.open(arguments.out)
+    folder = RunFolder.open(out)
     write_run_pictures(folder)
     result = read_result(folder)
-    print(json.dumps(result, indent=2) if arguments.json else "\n" + summary_text(result, folder=arguments.out))
+    listener(event_record("result", **result))
+    return result
+
+
+def _tell(result: Mapping[str, Any], *, arguments: argparse.Namespace) -> int:
+    from autopv.report.summary import summary_text
+
+    if not arguments.json:
+        print("\n" + summary_text(result, folder=arguments.out))
     return 0
 
 
@@ -57,6 +76,14 @@ def status(arguments: argparse.Namespace) -> int:
     from autopv.search.run_folder import RunFolder
 
     print(status_text(RunFolder.open(arguments.out)))
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from autopv.report.page import write_page
+    from autopv.search.run_folder import RunFolder
+
+    print(write_page(RunFolder.open(arguments.folder), out=arguments.out))
     return 0
 
 

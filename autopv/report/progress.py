@@ -1,11 +1,12 @@
 """Progress as plain lines: one for each thing that happened, and one now and then for what is under way."""
 
-import sys
 import time
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TextIO
 
 from autopv.report.numbers import distance_text
+from autopv.report.run_state import RunState
 from autopv.search.budget import Budget, device_time_text, rounded_up
 from autopv.verify.statistics import MIN_BLOCKS
 
@@ -13,83 +14,85 @@ _HEARTBEAT_S = 15.0
 
 
 class ProgressLines:
-    """Listens to a job's events and writes lines for people; give it to `start_job` as its listener."""
+    """A view that writes lines for people, anywhere; earlier: the events of the launches before this one."""
 
-    def __init__(self, budget: Budget | None = None, *, stream: TextIO | None = None) -> None:
-        self._budget, self._stream = budget, stream or sys.stderr
+    def __init__(self, *, stream: TextIO, earlier: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._stream, self._earlier = stream, earlier
+        self._state = RunState()
         self._started_s = time.time()
-        self._spent_s = 0.0
-        self._best: tuple[float, str] | None = None
-        self._under_way: dict[str, tuple[str, float]] = {}
         self._last_line_s = 0.0
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        self._spent_s = event.get("spent_s", self._spent_s)
-        handler = getattr(self, f"_on_{event['event']}", None)
-        if handler is not None:
-            handler(event)
+    def __enter__(self) -> Self:
+        for event in self._earlier:
+            self._state.take(event)
+        return self
 
-    def _on_calibrating(self, event: Mapping[str, Any]) -> None:
-        self._line(f"{event['num_images']} images loaded; measuring the speed of this machine.")
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing: every line was written when it came."""
 
-    def _on_planned(self, event: Mapping[str, Any]) -> None:
-        self._budget = Budget.parse(event["budget"])
-        for line in plan_lines(event):
-            self._line(line)
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Writes what there is to say about an event."""
+        self._state.take(event)
+        for line in progress_lines(event, state=self._state):
+            self.note(line)
+        if event["event"] == "progress" and time.time() - self._last_line_s >= _HEARTBEAT_S:
+            self.note(f"under way: {under_way(self._state)}")
 
-    def _on_launched(self, event: Mapping[str, Any]) -> None:
-        self._budget = Budget.parse(event["budget"])
-        if event["spent_s"] > 0:
-            self._line(f"Going on with this run, whose budget is {self._budget}.")
+    def tick(self) -> None:
+        """Nothing: lines are written when something happens."""
 
-    def _on_phase(self, event: Mapping[str, Any]) -> None:
-        if event["phase"] == "verify":
-            self._best = None
-            self._line(
-                f"Verifying {len(event['arms'])} arms on fresh seeds and the final split: {', '.join(event['arms'])}"
-            )
-        else:
-            self._line("Starting the workers.")
-
-    def _on_item_started(self, event: Mapping[str, Any]) -> None:
-        self._under_way[event["key"]] = (event["label"], 0.0)
-
-    def _on_progress(self, event: Mapping[str, Any]) -> None:
-        self._under_way[event["key"]] = (event["label"], event["progress"])
-        if time.time() - self._last_line_s >= _HEARTBEAT_S:
-            running = ", ".join(f"{label} {100 * progress:.0f}%" for label, progress in self._under_way.values())
-            self._line(f"under way: {running}")
-
-    def _on_look(self, event: Mapping[str, Any]) -> None:
-        label, fraction, distance = event["label"], event["fraction"], event["distance"]
-        if fraction >= 1:
-            if self._best is None or distance < self._best[0]:
-                self._best = (distance, label)
-            best = f"best so far {distance_text(self._best[0])} ({self._best[1]})"
-            self._line(f"{label:<14} full compute  distance {distance_text(distance):>8}   {best}")
-        else:
-            fate = "goes on" if event["goes_on"] else "stopped here"
-            self._line(f"{label:<14} rung {fraction:>4.0%}     distance {distance_text(distance):>8}   {fate}")
-
-    def _on_item_ended(self, event: Mapping[str, Any]) -> None:
-        self._under_way.pop(event["key"], None)
-        if event["status"] in ("failed", "unpaid"):
-            self._line(f"{event['label']:<14} {event['status']}: {event['failure']}")
-
-    def _on_worker_lost(self, event: Mapping[str, Any]) -> None:
-        self._line(f"{event['label']:<14} lost its worker; going on from its last checkpoint")
-
-    def _on_ray_failed(self, event: Mapping[str, Any]) -> None:
-        self._line(f"Ray Tune broke down and is started again (attempt {event['attempt']}): {event['reason']}")
-
-    def _line(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Writes one line, behind the time and what is spent."""
         self._last_line_s = time.time()
-        minutes, seconds = divmod(int(time.time() - self._started_s), 60)
-        spent = ""
-        if self._budget is not None and self._budget.device_s is not None:
-            left_s = max(0.0, self._budget.device_s - self._spent_s)
-            spent = f" {self._spent_s / self._budget.device_s:4.0%} spent, {left_s / 60:.1f} min left |"
-        print(f"{minutes:3d}:{seconds:02d} |{spent} {text}", file=self._stream, flush=True)
+        budget, left_s, spent = self._state.budget, self._state.left_s, ""
+        if budget is not None and budget.device_s is not None and left_s is not None:
+            spent = f" {self._state.spent_s / budget.device_s:4.0%} spent, {left_s / 60:.1f} min left |"
+        print(f"{clock_text(time.time() - self._started_s)} |{spent} {text}", file=self._stream, flush=True)
+
+
+def progress_lines(event: Mapping[str, Any], *, state: RunState) -> list[str]:
+    """What to tell people of an event that `state` has taken in; nothing for many."""
+    label = f"{event['label']:<14}" if "label" in event else ""
+    match event["event"]:
+        case "calibrating":
+            return [f"{event['num_images']} images loaded; measuring the speed of this machine."]
+        case "planned":
+            return plan_lines(event)
+        case "launched" if event["spent_s"] > 0:
+            return [f"Going on with this run, whose budget is {event['budget']}."]
+        case "phase" if event["phase"] == "verify":
+            arms = event["arms"]
+            return [f"Verifying {len(arms)} arms on fresh seeds and the final split: {', '.join(arms)}"]
+        case "phase":
+            return ["Starting the workers."]
+        case "look":
+            return [f"{label} {_look_text(event, state=state)}"]
+        case "item_ended" if event["status"] in ("failed", "unpaid"):
+            return [f"{label} {event['status']}: {event['failure']}"]
+        case "worker_lost":
+            return [f"{label} lost its worker; going on from its last checkpoint"]
+        case "ray_failed":
+            return [f"Ray Tune broke down and is started again (attempt {event['attempt']}): {event['reason']}"]
+        case _:
+            return []
+
+
+def under_way(state: RunState) -> str:
+    """Everything that runs now, with its progress."""
+    running = state.of_phase(state.item_phase, status="running")
+    return ", ".join(f"{item.label} {item.progress:.0%}" for item in running)
+
+
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds since the start.
+
+    >>> clock_text(61.4)
+    '  1:01'
+    """
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes:3d}:{seconds:02d}"
 
 
 def plan_lines(event: Mapping[str, Any]) -> list[str]:
@@ -122,6 +125,18 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
             f'"not enough evidence"; about {rounded_up(event["verdict_needs_s"], device=budget.device)} would buy one'
         )
     return lines
+
+
+def _look_text(event: Mapping[str, Any], *, state: RunState) -> str:
+    fraction, distance = event["fraction"], distance_text(event["distance"])
+    if fraction >= 1:
+        best = state.best(event["phase"])
+        assert best is not None
+        assert best.distance is not None
+        so_far = f"best so far {distance_text(best.distance)} ({best.label})"
+        return f"full compute  distance {distance:>8}   {so_far}"
+    fate = "goes on" if event["goes_on"] else "stopped here"
+    return f"rung {fraction:>4.0%}     distance {distance:>8}   {fate}"
 
 
 def _reserve(event: Mapping[str, Any], budget: Budget) -> str:

@@ -13,7 +13,9 @@ _PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy")
 
 def environment(*, budget_device: str) -> dict[str, str]:
     """Versions, device name and, where autopv runs from a git checkout, its commit (`-dirty` if files were changed)."""
-    device = torch.cuda.get_device_name() if budget_device == "gpu" else _cpu_name()
+    device = _cpu_name()
+    if budget_device == "gpu":
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPUs of a cluster"
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},

@@ -72,8 +72,12 @@ def extend(
         states |= _more_seeds(extension.more_seeds, ledger=ledger, budget=budget, left_s=left_s, item_s=item_s)
     elif extension.budget is not None:
         study.revive_unpaid()
-        states |= {"phase": "search", "num_blocks": None}
-        if left_s is not None:
+        states["phase"] = "search"
+        if left_s is None:
+            # Every seed that was verified stays one, whatever the first launch asked for.
+            states["num_blocks"] = num_blocks(ledger, settings)
+        else:
+            states["num_blocks"] = None
             missing = _missing_runs(ledger, settings, num_controls=num_controls)
             states["num_reserved"] = affordable_runs(missing, item_s=item_s, left_s=left_s)
     ledger.set_states(states)

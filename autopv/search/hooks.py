@@ -1,24 +1,55 @@
 """The driver's side of a launch: what Ray's searcher, scheduler, stopper and callback all turn to."""
 
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
+import autopv.errors
+from autopv.policy import Policy
 from autopv.search.events import EventLog
 from autopv.search.ledger import Ledger
+from autopv.search.losses import MOST_LOSSES, Losses, cause_of
 from autopv.search.run_folder import RunFolder
 from autopv.search.spending import Spending
+from autopv.search.watchdog import DRIVER_GRACE_S, take_trace
 from autopv.search.work import Decision, Look, Outcome, WorkItem, WorkSource
 from autopv.training.checkpoint import FILE_NAME
 
 # Workers report every two seconds, or after a measurement.
 _REPORT_GRACE_S = 3.0
+# A longer pause between two beats was the driver's own (it was stopped by Ctrl-Z, say), no silence of the workers.
+_LONGEST_BEAT_S = 5.0
+
+
+class Held:
+    """A context in which an exception is held back in `error`, so that Ray cannot wrap, swallow or retry it."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self.error = self.error or error
+        return True
 
 
 @dataclass
 class _Running:
     item: WorkItem
-    granted_s: float
+    phase: str
+    # Since when a device is charged for it, if it is.
+    charged_since_s: float | None
+    progress: float = 0.0
+    # How long its worker has not reported, and whether it was ended for that.
+    silent_s: float = 0.0
+    ended: bool = False
     looks: list[Look] = field(default_factory=list)
     failure: str | None = None
     decision: Decision = "goes on"
@@ -31,7 +62,11 @@ class _Running:
 
 
 class Hooks:
-    """Connects the work source with the ledger, the event log and what Ray reports."""
+    """Connects the work source with the ledger, the event log and what Ray reports.
+
+    share: the part of a device that each item holds. silence_s: a worker that does not report for so long is hung.
+    held: what went wrong in here while Ray called; everything ends then. made_progress: whether any worker reported.
+    """
 
     def __init__(
         self,
@@ -42,29 +77,51 @@ class Hooks:
         spending: Spending,
         events: EventLog,
         share: float = 1.0,
+        silence_s: float = float("inf"),
     ) -> None:
-        """share: the part of a device that each item holds."""
         self._folder, self._share = folder, share
         self._source, self._ledger, self._spending, self._events = source, ledger, spending, events
+        self._silence_s = silence_s
+        self._losses = Losses(ledger)
         self._running: dict[str, _Running] = {}
+        self._lost: deque[WorkItem] = deque()
         self._overdrawn_since_s: float | None = None
+        self._beat_s = time.monotonic()
+        self.held = Held()
+        self.made_progress = False
 
     def suggest(self, tune_id: str) -> WorkItem | None:
-        item = self._source.next_item()
+        """The next item to start; first of all those that lost their worker."""
+        again = bool(self._lost)
+        item = self._lost.popleft() if again else self._source.next_item()
         if item is None:
             return None
-        self._ledger.grant(item.key, phase=self._source.phase, share=self._share)
+        # One that lost its worker may wait for a device, on a cluster that lost some: it is charged once it holds one.
+        self._running[tune_id] = running = _Running(item, phase=self._source.phase, charged_since_s=None)
+        if not again:
+            self._charge(running)
         self._spending.start(item)
-        self._running[tune_id] = _Running(item, self._ledger.clock())
-        self._events.emit("item_started", phase=self._source.phase, key=item.key, label=item.label, seed=item.seed)
+        self._events.emit(
+            "item_started",
+            phase=running.phase,
+            key=item.key,
+            label=item.label,
+            seed=item.seed,
+            continues=item.continues,
+            policy=Policy.from_dict(item.policy, where=item.key).describe(),
+        )
         return item
 
     def exhausted(self) -> bool:
-        return self._source.exhausted()
+        return not self._lost and self._source.exhausted()
 
     def overdrawn(self) -> bool:
         """Whether the budget is spent: items end with their next report."""
         return self._spending.overdrawn()
+
+    def must_end(self) -> bool:
+        """Whether everything must end at once: something went wrong here, or workers have not reported in time."""
+        return self.held.error is not None or self.overdue()
 
     def overdue(self) -> bool:
         """Whether the budget has been spent for longer than a worker takes to report."""
@@ -80,15 +137,17 @@ class Hooks:
         running = self._running.get(tune_id)
         if running is None:
             return
+        self.made_progress = True
+        running.silent_s, running.progress = 0.0, result["progress"]
         key, flops, flops_done = running.item.key, result["flops"], result["flops_done"]
-        rendering_s = result["rendering_s"] * self._share
+        rendering_s = min(result["rendering_s"], result["training_s"]) * self._share
         training_s = result["training_s"] * self._share - rendering_s
         evaluation_s = result["evaluation_s"] * self._share
         startup_s = 0.0
-        if not running.reported:
-            held_s = (self._ledger.clock() - running.granted_s) * self._share
+        if not running.reported and running.charged_since_s is not None:
+            held_s = (self._ledger.clock() - running.charged_since_s) * self._share
             startup_s = max(0.0, held_s - training_s - rendering_s - evaluation_s)
-            running.reported = True
+        running.reported = True
         again = self._ledger.reach(key, start_flops=flops - flops_done, end_flops=flops)
         self._ledger.record_usage(
             key,
@@ -116,6 +175,9 @@ class Hooks:
         if running is None:
             return False
         item = running.item
+        if result.get("halt"):
+            name, message = result["halt"]
+            raise getattr(autopv.errors, name)(message)
         if result.get("failure"):
             running.failure = result["failure"]
             return False
@@ -140,19 +202,20 @@ class Hooks:
             key=item.key,
             label=item.label,
             fraction=look.fraction,
-            distance=round(look.distance, 4),
+            distance=look.distance,
             steps=look.steps,
             goes_on=goes_on,
             spent_s=round(self._ledger.spent_s(), 1),
         )
         return goes_on
 
-    def on_end(self, tune_id: str, *, error: str | None) -> None:
+    def on_end(self, tune_id: str, *, failure: str | None = None) -> None:
+        """Takes the end of an item, with the reason if it failed."""
         running = self._running.pop(tune_id, None)
         if running is None:
             return
         item, look = running.item, running.looks[-1] if running.looks else None
-        failure = error or running.failure
+        failure = failure or running.failure
         if failure is not None:
             outcome = Outcome(status="failed", look=look, failure=failure)
         elif look is not None and look.fraction >= item.rungs[-1]:
@@ -164,8 +227,7 @@ class Hooks:
         self._source.finish(item, outcome)
         if outcome.status == "stopped":  # nothing will sample from it or go on with it
             (self._folder.item(item.key) / FILE_NAME).unlink(missing_ok=True)
-        self._ledger.release(item.key)
-        self._spending.end(item.key)
+        self._release(item)
         self._spending.learn(
             item,
             training_s=running.training_s,
@@ -178,31 +240,77 @@ class Hooks:
             phase=self._source.phase,
             key=item.key,
             label=item.label,
+            seed=item.seed,
             status=outcome.status,
             failure=outcome.failure,
-            distance=None if look is None else round(look.distance, 4),
+            distance=None if look is None else look.distance,
             spent_s=round(self._ledger.spent_s(), 1),
         )
 
-    def on_recover(self, tune_id: str) -> None:
+    def on_loss(self, tune_id: str, error: BaseException | None) -> None:
+        """Takes the loss of an item's worker: the item is handed out again, or ends as failed if it loses too many."""
         running = self._running.get(tune_id)
-        if running is not None:
-            self._events.emit("worker_lost", key=running.item.key, label=running.item.label)
+        if running is None:
+            return
+        item, cause = running.item, cause_of(error, hung=self._hung(running))
+        count = self._losses.record(item.key, progress=running.progress)
+        goes_on = count <= MOST_LOSSES
+        self._events.emit("worker_lost", key=item.key, label=item.label, reason=cause, goes_on=goes_on)
+        if not goes_on:
+            self.on_end(tune_id, failure=f"lost its worker {count} times at about the same point: {cause}")
+            return
+        del self._running[tune_id]
+        self._release(item)
+        self._lost.append(item)
 
-    def beat(self) -> None:
+    def beat(self, workers: Collection[str] | None = None) -> list[str]:
+        """Keeps the ledger's heart beating; returns the items whose workers have hung and must be ended.
+
+        workers: the items for which a worker holds a device (or is being started on one) now.
+        """
+        now = time.monotonic()
+        passed_s, self._beat_s = min(now - self._beat_s, _LONGEST_BEAT_S), now
+        hung = []
+        for tune_id, running in self._running.items():
+            if workers is None or tune_id not in workers:
+                continue
+            if running.charged_since_s is None:
+                self._charge(running)
+            running.silent_s += passed_s
+            if running.silent_s > self._silence_s + DRIVER_GRACE_S and not running.ended:
+                running.ended = True
+                hung.append(tune_id)
         self._ledger.beat()
+        return hung
 
     def abandon(self) -> bool:
         """Ends the charges of items that Ray left behind; returns whether there are any to be gone on with.
 
         With the budget spent there is nothing to go on with: they end here.
         """
+        for item in self._lost:
+            self._running[item.key] = _Running(item, phase=self._source.phase, charged_since_s=None)
+        self._lost.clear()
         if self.overdrawn():
             for tune_id in list(self._running):
-                self.on_end(tune_id, error=None)
+                self.on_end(tune_id)
         left = bool(self._running)
         for running in self._running.values():
-            self._ledger.release(running.item.key)
-            self._spending.end(running.item.key)
+            self._release(running.item)
         self._running.clear()
         return left
+
+    def _charge(self, running: _Running) -> None:
+        self._ledger.grant(running.item.key, phase=running.phase, share=self._share)
+        running.charged_since_s = self._ledger.clock()
+
+    def _release(self, item: WorkItem) -> None:
+        self._ledger.release(item.key)
+        self._spending.end(item.key)
+
+    def _hung(self, running: _Running) -> str | None:
+        """What is known of a worker that was ended for its silence; None if it was not."""
+        trace = take_trace(self._folder.item(running.item.key))
+        if trace is not None:
+            return f"it hung: no report for {self._silence_s:.0f} s; where, says {trace.relative_to(self._folder.path)}"
+        return f"it hung: no report for {running.silent_s:.0f} s" if running.ended else None

@@ -3,22 +3,26 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from autopv.errors import BudgetError
+from autopv.search.board import Board
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
 from autopv.search.environment import environment
-from autopv.search.events import EventLog, Listener
+from autopv.search.events import EventLog, Listener, event_record
 from autopv.search.executor import Executor
 from autopv.search.extension import Extension, current_budget, extend, num_blocks, num_reserved
 from autopv.search.ledger import Ledger
 from autopv.search.material import absolute_source, reload_material
 from autopv.search.planning import calibrate, plan_search
+from autopv.search.ray_session import call_on_device, num_devices
 from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
-from autopv.search.spending import Reserve, Speed, Spending
+from autopv.search.spending import SAFETY, Reserve, Speed, Spending
+from autopv.search.storage import storage_errors
 from autopv.search.study import SearchStudy
 from autopv.search.trial import WorkerInputs
 from autopv.spaces import Space
@@ -44,6 +48,7 @@ class SearchRequest(Setup):
     num_seeds: int = 3
     num_workers: int | None = None
     trials_per_gpu: int = 1
+    address: str | None = None
     trial_steps: int | None = None
 
 
@@ -56,25 +61,18 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     """
     torch.set_num_threads(1)  # the workers have the other cores
     RunFolder.check_free(request.out)
-    _check_device(request.budget, trials_per_gpu=request.trials_per_gpu)
+    devices = _num_devices(request.budget, trials_per_gpu=request.trials_per_gpu, address=request.address)
     space = Space.load(request.space)
     material = Material.load(request)
     whole, space = space, space.for_data(has_masks=material.image_set.has_masks)
     left_out = sorted({op for op, _ in whole.magnitudes} - {op for op, _ in space.magnitudes})
     metric = material.metric("search")
     if listener is not None:
-        listener({"event": "calibrating", "num_images": len(material.image_set)})
+        listener(event_record("calibrating", num_images=len(material.image_set)))
     training = TrainingPlan(total_flops=1e15)
-    speed, flops_per_step = calibrate(
-        model=request.model,
-        preset=request.preset,
-        images_NCHW=material.images("train"),
-        metric=metric,
-        plan=training,
-        device=_TORCH_DEVICE[request.budget.device],
-    )
+    speed, flops_per_step = _calibrate(request, material=material, plan=training, device=request.budget.device)
     controls = _controls(space, seed=request.seed)
-    num_workers = request.num_workers or _default_num_workers(request.budget, trials_per_gpu=request.trials_per_gpu)
+    num_workers = request.num_workers or devices * request.trials_per_gpu
     num_arms = len(controls) + NUM_SEARCHED_ARMS
     plan = plan_search(
         request.budget,
@@ -105,7 +103,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         seed=request.seed,
         num_workers=num_workers,
         trials_per_gpu=request.trials_per_gpu,
-        address=None,
+        address=request.address,
         num_seeds=request.num_seeds,
         trial_steps=plan.trial_steps,
         trial_flops=plan.trial_flops,
@@ -119,7 +117,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     try:
         folder.space.write_bytes(find_space(request.space)[1].read_bytes())
         folder.write_settings(settings)
-        events = EventLog(folder.events, listener=listener)
+        events = EventLog(folder.events, listener=Board(folder, listener=listener))
         events.emit(
             "planned",
             budget=settings.budget,
@@ -130,6 +128,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             num_blocks=plan.num_blocks,
             num_seeds=request.num_seeds,
             num_arms=num_arms,
+            rungs=RUNGS,
             reserve_s=plan.reserve_s,
             verdict_needs_s=round(plan.verdict_needs_s),
             num_images=len(material.image_set),
@@ -140,7 +139,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             metric=metric.identity.to_dict(),
             metric_reason=material.choice.reason,
         )
-        _run(folder, settings=settings, material=material, speed=speed, events=events)
+        with storage_errors(folder):
+            _run(folder, settings=settings, material=material, speed=speed, events=events)
     finally:
         folder.unlock()
 
@@ -160,19 +160,16 @@ def resume_job(path: Path, *, extension: Extension | None = None, listener: List
     settings = folder.settings()
     folder.lock()
     try:
-        device = Budget.parse(settings.budget).device
-        _check_device(Budget.parse(settings.budget), trials_per_gpu=settings.trials_per_gpu)
+        budget = Budget.parse(settings.budget)
+        _num_devices(budget, trials_per_gpu=settings.trials_per_gpu, address=settings.address)
         material = reload_material(settings)
-        speed, _ = calibrate(
-            model=settings.model,
-            preset=settings.preset,
-            images_NCHW=material.images("train"),
-            metric=material.metric("search"),
-            plan=TrainingPlan.from_dict(settings.training),
-            device=_TORCH_DEVICE[device],
-        )
-        events = EventLog(folder.events, listener=listener)
-        _run(folder, settings=settings, material=material, speed=speed, events=events, extension=extension)
+        if listener is not None:
+            listener(event_record("calibrating", num_images=len(material.image_set)))
+        plan = TrainingPlan.from_dict(settings.training)
+        speed, _ = _calibrate(settings, material=material, plan=plan, device=budget.device)
+        events = EventLog(folder.events, listener=Board(folder, listener=listener))
+        with storage_errors(folder):
+            _run(folder, settings=settings, material=material, speed=speed, events=events, extension=extension)
     finally:
         folder.unlock()
 
@@ -195,7 +192,8 @@ def _run(
         if extension is not None:
             extend(extension, ledger=ledger, settings=settings, study=study, speed=speed, num_controls=len(controls))
         budget = current_budget(ledger, settings)
-        events.emit("launched", budget=str(budget), spent_s=round(ledger.spent_s(), 1))
+        spent_s = round(ledger.spent_s(), 1)
+        events.emit("launched", budget=str(budget), num_workers=settings.num_workers, spent_s=spent_s)
         if ledger.get_state("phase") != "done":
             _work(folder, settings=settings, material=material, speed=speed, events=events, ledger=ledger, study=study)
             ledger.set_state("phase", "done")
@@ -223,7 +221,16 @@ def _work(
     spending = Spending(budget=budget, ledger=ledger, speed=speed)
 
     def search() -> SearchSource:
-        events.emit("phase", phase="search")
+        reserve = Reserve(flops=settings.trial_flops, num_items=num_reserved(ledger, settings))
+        events.emit(
+            "phase",
+            phase="search",
+            arms=None,
+            num_blocks=None,
+            reserve_s=reserve.num_items * spending.speed.item_s(flops=reserve.flops, num_looks=1) * SAFETY,
+            floor=_floor(material, split="search", ledger=ledger),
+            spent_s=round(ledger.spent_s(), 1),
+        )
         material.metric("search").save(folder.metric("search"))
         return SearchSource(
             study,
@@ -231,7 +238,7 @@ def _work(
             budget=budget,
             spending=spending,
             flops=settings.trial_flops,
-            reserve=Reserve(flops=settings.trial_flops, num_items=num_reserved(ledger, settings)),
+            reserve=reserve,
         )
 
     def verify() -> VerificationSource:
@@ -239,8 +246,17 @@ def _work(
             chosen = choose_arms(study.records(), earlier=stored_arms(ledger))
             ledger.set_states({"arms": [arm.to_dict() for arm in chosen], "phase": "verify"})
         arms = stored_arms(ledger)
-        seeds = fresh_seeds(settings.seed, num_seeds=num_blocks(ledger, settings))
-        events.emit("phase", phase="verify", arms=[arm.name for arm in arms])
+        most_blocks = num_blocks(ledger, settings)
+        events.emit(
+            "phase",
+            phase="verify",
+            arms=[arm.name for arm in arms],
+            num_blocks=most_blocks,
+            reserve_s=0.0,
+            floor=_floor(material, split="final", ledger=ledger),
+            spent_s=round(ledger.spent_s(), 1),
+        )
+        seeds = fresh_seeds(settings.seed, num_seeds=most_blocks)
         material.metric("final").save(folder.metric("final"))
         return VerificationSource(arms, seeds=seeds, flops=settings.trial_flops, ledger=ledger, spending=spending)
 
@@ -265,23 +281,52 @@ def _work(
         ledger=ledger,
         spending=spending,
         events=events,
+        address=settings.address,
+        share=1 / settings.trials_per_gpu,
     ) as executor:
         executor.run(source, inputs=inputs)
+
+
+def _floor(material: Material, *, split: str, ledger: Ledger) -> float:
+    """The floor of a split, which takes long to compute for a large n: once per run."""
+    name = f"floor_{split}"
+    if ledger.get_state(name) is None:
+        ledger.set_state(name, material.floor(split))
+    floor = ledger.get_state(name)
+    assert isinstance(floor, float)
+    return floor
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:
     return (*default_controls(), *random_controls(space.random_policy, seed=seed))
 
 
-def _check_device(budget: Budget, *, trials_per_gpu: int) -> None:
-    if budget.device == "gpu" and not torch.cuda.is_available():
-        raise BudgetError(f"--budget {budget} asks for GPU time, but torch sees no GPU here; use cpu-h or cpu-min.")
+def _num_devices(budget: Budget, *, trials_per_gpu: int, address: str | None) -> int:
+    """How many devices of the budget's kind there are: the GPUs torch sees or the cores we may use, or a cluster's."""
     if budget.device == "cpu" and trials_per_gpu > 1:
         raise BudgetError(f"--trials-per-gpu {trials_per_gpu} needs a budget of GPU time, but got --budget {budget}.")
+    if address is not None:
+        return num_devices(address, device=budget.device)
+    if budget.device == "cpu":
+        return len(os.sched_getaffinity(0))
+    if not torch.cuda.is_available():
+        raise BudgetError(f"--budget {budget} asks for GPU time, but torch sees no GPU here; use cpu-h or cpu-min.")
+    return torch.cuda.device_count()
 
 
-def _default_num_workers(budget: Budget, *, trials_per_gpu: int) -> int:
-    """One worker per device of the budget's kind (or several per GPU): torch's GPUs, or the cores we may use."""
-    if budget.device == "gpu":
-        return torch.cuda.device_count() * trials_per_gpu
-    return len(os.sched_getaffinity(0))
+def _calibrate(
+    asked: SearchRequest | RunSettings, *, material: Material, plan: TrainingPlan, device: str
+) -> tuple[Speed, float]:
+    """The speed of a device, and the FLOPs of a step; on a cluster it is measured there."""
+    arguments: dict[str, Any] = {
+        "model": asked.model,
+        "preset": asked.preset,
+        "images_NCHW": material.images("train"),
+        "metric": material.metric("search"),
+        "plan": plan,
+        "device": _TORCH_DEVICE[device],
+    }
+    if asked.address is None:
+        return calibrate(**arguments)
+    measured: tuple[Speed, float] = call_on_device(calibrate, arguments, address=asked.address, device=device)
+    return measured

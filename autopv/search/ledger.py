@@ -75,7 +75,8 @@ class Ledger:
         """Ends the connection; open segments are ended now."""
         for key in list(self._open):
             self.release(key)
-        self._write_down(self.clock())
+        if self._unwritten_uses or self._reached:
+            self._write_down(self.clock())
         self._db.close()
 
     def grant(self, key: str, *, phase: str, share: float = 1.0) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from ray import tune
 from torch import Tensor
 
 from autopv.data.filed import FiledTensor
-from autopv.errors import BudgetError, MetricError, ModelError, TrainingDiverged
+from autopv.errors import BudgetError, DataError, MetricError, ModelError, StorageError, TrainingDiverged
 from autopv.metrics.metric import LastFrameMetric
 from autopv.policy import Policy
 from autopv.search.run_folder import RunFolder, write_json
+from autopv.search.storage import is_storage_error, storage_error
+from autopv.search.watchdog import watched
 from autopv.search.work import Look, WorkItem
 from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkpoint
+from autopv.training.execution import is_out_of_memory
 from autopv.training.fastest import default_execution
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
@@ -27,7 +31,6 @@ from autopv.training.trainer import Trainer
 REPORT_EVERY_S = 2.0
 CHECKPOINT_EVERY_S = 20.0
 _LOOKS_FILE = "looks.json"
-_NO_TIME = {"training_s": 0.0, "rendering_s": 0.0, "evaluation_s": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +52,24 @@ def item_to_config(item: WorkItem) -> dict[str, Any]:
 
 
 class Trial(tune.Trainable):
-    """Ray's view of a work item: each step trains for about two seconds, or ends with a look."""
+    """Ray's view of a work item: each step trains for about two seconds, or ends with a look.
 
-    def setup(self, config: dict[str, Any], *, inputs: WorkerInputs) -> None:
+    An item that cannot be trained reports `failure`, and its worker lives on for others. Where none can be (a full
+    disk, say) the report says `halt`, with the name of an error of ours and its message, and the whole job stops.
+    """
+
+    _trainer: Trainer | None = None
+    _failure: str | None = None
+    _halt: tuple[str, str] | None = None
+
+    def setup(self, config: dict[str, Any], *, inputs: WorkerInputs, silence_s: float) -> None:
+        """silence_s: the process ends itself when it can report nothing for so long."""
         torch.set_num_threads(1)
-        self._inputs = inputs
+        self._inputs, self._silence_s = inputs, silence_s
         self._folder = RunFolder(Path(inputs.run_folder))
         self._metrics: dict[str, LastFrameMetric] = {}
-        self._images_NCHW = _opened(inputs.train_images_NCHW)
-        self._masks_NHW = None if inputs.train_masks_NHW is None else _opened(inputs.train_masks_NHW)
+        self._images_NCHW: Tensor | None = None
+        self._masks_NHW: Tensor | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -65,63 +77,90 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        if self._unbuildable is not None:
-            # Without a trainer there is nothing to report but why: the item ends as failed, its worker lives on.
-            nothing = {"progress": 0.0, "steps": 0, "flops": 0.0, "flops_done": 0.0}
-            return {"fraction": None, "failure": self._unbuildable, **nothing, **_NO_TIME}
-        started_s = time.monotonic()
         self._training_s = self._evaluation_s = 0.0
-        flops_before, rendering_before_s = self._trainer.flops_spent, self._trainer.rendering_s
-        report: dict[str, Any] = {"fraction": None, "failure": None}
-        try:
-            look = self._replay() or self._advance(deadline_s=started_s + REPORT_EVERY_S)
-        except (TrainingDiverged, MetricError) as error:
-            report["failure"] = str(error)
-            look = None
+        trainer = self._trainer
+        flops_before, rendering_before_s = (0.0, 0.0) if trainer is None else (trainer.flops_spent, trainer.rendering_s)
+        look = None
+        if trainer is not None:
+            with self._told():
+                look = self._replay() or self._advance(trainer, deadline_s=time.monotonic() + REPORT_EVERY_S)
+        report: dict[str, Any] = {"fraction": None, "failure": self._failure, "halt": self._halt}
         if look is not None:
             report |= asdict(look)
-        steps, flops = self._trainer.steps_done, self._trainer.flops_spent
-        report |= {"progress": self._trainer.progress, "steps": steps, "flops": flops}
-        report["flops_done"] = flops - flops_before
-        rendering_s = self._trainer.rendering_s - rendering_before_s
-        return {
-            **report,
-            "training_s": self._training_s,
-            "rendering_s": rendering_s,
-            "evaluation_s": self._evaluation_s,
-        }
+        progress, steps, flops, rendering_s = (
+            (0.0, 0, 0.0, 0.0)
+            if trainer is None
+            else (trainer.progress, trainer.steps_done, trainer.flops_spent, trainer.rendering_s)
+        )
+        report |= {"progress": progress, "steps": steps, "flops": flops, "flops_done": flops - flops_before}
+        if self._failure is not None:
+            self._trainer = None  # its memory may be what others want
+        times = {"training_s": self._training_s, "evaluation_s": self._evaluation_s}
+        return {**report, **times, "rendering_s": rendering_s - rendering_before_s}
+
+    def cleanup(self) -> None:
+        """Saves what was trained since the last checkpoint: the item may go on elsewhere."""
+        trainer = self._trainer
+        if trainer is not None and self._halt is None and trainer.steps_done != self._saved_steps:
+            with self._told():
+                self._save(trainer)
 
     def _begin(self, config: Mapping[str, Any]) -> None:
-        item = WorkItem(**json.loads(config["item"]))
-        inputs = self._inputs
-        self._item = item
-        self._unbuildable: str | None = None
-        try:
-            self._trainer = Trainer(
-                inputs.model,
-                preset=inputs.preset,
-                size_px=self._images_NCHW.shape[-1],
-                channels=self._images_NCHW.shape[1],
-                policy=Policy.from_dict(item.policy, where=item.key),
-                images_NCHW=self._images_NCHW,
-                masks_NHW=self._masks_NHW,
-                plan=inputs.plan,
-                seed=item.seed,
-                device=inputs.device,
-                execution=default_execution(inputs.device),
-            )
-        except (ModelError, BudgetError) as error:
-            self._unbuildable = str(error)
-            return
-        self._item_folder = self._folder.item(item.key)
-        self._saved_s = time.monotonic()
+        self._item = WorkItem(**json.loads(config["item"]))
+        self._item_folder = self._folder.item(self._item.key)
+        self._failure = None
+        self._halt = None
+        self._trainer = None
         self._looks: list[Look] = []
         self._num_replayed = 0
+        with self._told():
+            self._trainer = self._prepared()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A block that must not hang, and whose errors the next report tells: the item's own, or everybody's."""
+        try:
+            with watched(self._silence_s, folder=self._item_folder):
+                yield
+        except (ModelError, BudgetError, TrainingDiverged, MetricError) as error:
+            self._failure = str(error)
+        except (StorageError, DataError) as error:
+            self._halt = (type(error).__name__, str(error))
+        except OSError as error:
+            if not is_storage_error(error):
+                raise
+            self._halt = (StorageError.__name__, str(storage_error(error, path=self._item_folder)))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._failure = f"the device's memory does not hold this training: {str(error).splitlines()[0]}"
+
+    def _prepared(self) -> Trainer:
+        """The item's training, from its beginning or from where its checkpoint stands."""
+        inputs = self._inputs
+        if self._images_NCHW is None:
+            self._images_NCHW = _opened(inputs.train_images_NCHW)
+            self._masks_NHW = None if inputs.train_masks_NHW is None else _opened(inputs.train_masks_NHW)
+        trainer = Trainer(
+            inputs.model,
+            preset=inputs.preset,
+            size_px=self._images_NCHW.shape[-1],
+            channels=self._images_NCHW.shape[1],
+            policy=Policy.from_dict(self._item.policy, where=self._item.key),
+            images_NCHW=self._images_NCHW,
+            masks_NHW=self._masks_NHW,
+            plan=inputs.plan,
+            seed=self._item.seed,
+            device=inputs.device,
+            execution=default_execution(inputs.device),
+        )
         if (self._item_folder / FILE_NAME).exists():
-            resume_checkpoint(self._trainer, self._item_folder)
+            resume_checkpoint(trainer, self._item_folder)
             if (self._item_folder / _LOOKS_FILE).exists():
                 records = json.loads((self._item_folder / _LOOKS_FILE).read_text(encoding="utf-8"))
                 self._looks = [Look(**record) for record in records]
+        self._saved_s, self._saved_steps = time.monotonic(), trainer.steps_done
+        return trainer
 
     def _replay(self) -> Look | None:
         """The next look that was already taken before this worker took over."""
@@ -130,29 +169,29 @@ class Trial(tune.Trainable):
             return self._looks[self._num_replayed - 1]
         return None
 
-    def _advance(self, *, deadline_s: float) -> Look | None:
+    def _advance(self, trainer: Trainer, *, deadline_s: float) -> Look | None:
         """The next look, or None if the time for this step is up before."""
         fraction = self._item.rungs[len(self._looks)]
         started_s = time.monotonic()
         # Only the last look is annealed: what an earlier one is for, the average on the way tells as well.
-        train = self._trainer.annealed_look if fraction >= self._item.rungs[-1] else self._trainer.averaged_look
+        train = trainer.annealed_look if fraction >= self._item.rungs[-1] else trainer.averaged_look
         model = train(fraction, should_stop=lambda: time.monotonic() >= deadline_s)
         self._training_s = time.monotonic() - started_s
         if model is None:
             if time.monotonic() - self._saved_s >= CHECKPOINT_EVERY_S:
-                self._save()
+                self._save(trainer)
             return None
         started_s = time.monotonic()
         distance = measure(model, self._metric(), seed=self._item.seed)
         self._evaluation_s = time.monotonic() - started_s
-        look = Look(fraction=fraction, distance=distance, steps=self._trainer.position, flops=self._trainer.flops_spent)
-        self._save()
+        look = Look(fraction=fraction, distance=distance, steps=trainer.position, flops=trainer.flops_spent)
+        self._save(trainer)
         self._looks.append(look)
         self._num_replayed = len(self._looks)
         write_json(self._item_folder / _LOOKS_FILE, [asdict(look) for look in self._looks])
         if fraction >= self._item.rungs[-1]:
-            self._trainer.look = None  # the trunk is not needed any more: half the size on disk
-            self._save()
+            trainer.look = None  # the trunk is not needed any more: half the size on disk
+            self._save(trainer)
         return look
 
     def _metric(self) -> LastFrameMetric:
@@ -161,9 +200,9 @@ class Trial(tune.Trainable):
             self._metrics[split] = LastFrameMetric.load(self._folder.metric(split))
         return self._metrics[split]
 
-    def _save(self) -> None:
-        save_checkpoint(self._trainer, self._item_folder)
-        self._saved_s = time.monotonic()
+    def _save(self, trainer: Trainer) -> None:
+        save_checkpoint(trainer, self._item_folder)
+        self._saved_s, self._saved_steps = time.monotonic(), trainer.steps_done
 
 
 def _opened(images: Tensor | FiledTensor) -> Tensor:

@@ -38,7 +38,7 @@ class Setup:
 
 
 class Material:
-    """Images, splits and metrics of a setup; each metric is made once, when it is first asked for."""
+    """Images, splits and metrics of a setup; each metric and floor is made once, when it is first asked for."""
 
     def __init__(self, image_set: ImageSet, *, splits: Splits, metric: str) -> None:
         self.image_set, self.splits = image_set, splits
@@ -48,6 +48,7 @@ class Material:
             num_train=len(splits.train),
         )
         self._metrics: dict[str, LastFrameMetric] = {}
+        self._floors: dict[str, float] = {}
 
     @classmethod
     def load(cls, setup: Setup) -> "Material":
@@ -102,4 +103,6 @@ class Material:
 
     def floor(self, split: str) -> float:
         """The distance of real training images from those of a split: what a perfect generator could reach."""
-        return self.metric(split).floor_against(self.images("train"))
+        if split not in self._floors:
+            self._floors[split] = self.metric(split).floor_against(self.images("train"))
+        return self._floors[split]

@@ -12,6 +12,19 @@ Conclusion = Literal["pseudo video helps", "no gain shown", "pseudo video hurts"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the complete blocks say: every usable arm against image-only, and the arms left out because a run failed.
+
+    per_seed: arm -> its distances, one per complete block, None where a run failed.
+    """
+
+    seeds: tuple[int, ...]
+    per_seed: dict[str, list[float | None]]
+    failed: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The conclusion, the arm to recommend, the sentence to print, and the numbers behind them.
 
@@ -47,11 +60,34 @@ def reach_verdict(
     are none, and no interval here allows for it, so the sentence says it.
     An arm with a failed run is left out (and named): a policy that cannot be relied on is not recommended.
     """
+    evidence = weigh([arm.name for arm in arms], distances, floor=floor)
+    conclusion, recommended, sentence = _conclude(
+        evidence.comparisons, num_seeds=len(evidence.seeds), trained_for=trained_for
+    )
+    looks = [number for number in looked_after if MIN_BLOCKS <= number < len(evidence.seeds)]
+    if looks:
+        before = ", ".join(str(number) for number in looks)
+        sentence += f" Looked at before, after {before} seeds; the interval is that of a single look."
+    if evidence.failed:
+        sentence += f" Left out, because a run failed: {', '.join(evidence.failed)}."
+    return Verdict(
+        conclusion=conclusion,
+        recommended=recommended,
+        sentence=sentence,
+        floor=floor,
+        comparisons=evidence.comparisons,
+        per_seed=evidence.per_seed,
+        seeds=evidence.seeds,
+        failed=evidence.failed,
+    )
+
+
+def weigh(arms: Sequence[str], distances: Iterable[Distance], *, floor: float) -> Evidence:
+    """What complete blocks of these arms show, while others are still under way too."""
     results = tuple(distances)
-    names = [arm.name for arm in arms]
-    seeds = complete_blocks(results, arms=names)
+    seeds = complete_blocks(results, arms=arms)
     by_run = {(result.arm, result.seed): result.distance for result in results}
-    per_seed = {name: [by_run[name, seed] for seed in seeds] for name in names}
+    per_seed = {name: [by_run[name, seed] for seed in seeds] for name in arms}
     failed = tuple(name for name, values in per_seed.items() if any(value is None for value in values))
     usable = {
         name: [value for value in values if value is not None]
@@ -59,23 +95,7 @@ def reach_verdict(
         if name not in failed
     }
     comparisons = compare_arms(usable, reference=IMAGE_ONLY, floor=floor) if seeds and IMAGE_ONLY in usable else ()
-    conclusion, recommended, sentence = _conclude(comparisons, num_seeds=len(seeds), trained_for=trained_for)
-    looks = [number for number in looked_after if MIN_BLOCKS <= number < len(seeds)]
-    if looks:
-        before = ", ".join(str(number) for number in looks)
-        sentence += f" Looked at before, after {before} seeds; the interval is that of a single look."
-    if failed:
-        sentence += f" Left out, because a run failed: {', '.join(failed)}."
-    return Verdict(
-        conclusion=conclusion,
-        recommended=recommended,
-        sentence=sentence,
-        floor=floor,
-        comparisons=comparisons,
-        per_seed=per_seed,
-        seeds=seeds,
-        failed=failed,
-    )
+    return Evidence(seeds=seeds, per_seed=per_seed, failed=failed, comparisons=comparisons)
 
 
 def _conclude(comparisons: Sequence[Comparison], *, num_seeds: int, trained_for: str) -> tuple[Conclusion, str, str]:

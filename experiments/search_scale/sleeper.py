@@ -13,7 +13,8 @@ from autopv.search.work import WorkItem
 class Sleeper(tune.Trainable):
     """Sleeps its way from rung to rung, with reports of progress between."""
 
-    def setup(self, config: dict[str, Any], *, inputs: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], *, inputs: dict[str, Any], silence_s: float) -> None:
+        del silence_s  # for the watchdog of real trials
         self._trial_s, self._num_reports = inputs["trial_s"], inputs["num_reports"]
         self._begin(config)
 

@@ -103,6 +103,8 @@ class Driver:
         finished = False
         while True:
             finished = finished or not self._fill()
+            with self._timed("beat"):
+                self._hooks.beat(set(self._ids.values()))
             if not self._queue:
                 if finished:
                     return True
@@ -117,10 +119,7 @@ class Driver:
                 self.num_events += 1
                 if not on_event():
                     return False
-            with self._timed("beat"):
-                overdue = self._hooks.overdue()
-                self._hooks.beat()
-            if overdue:
+            if self._hooks.overdue():
                 self._queue.clear()
                 self._ids.clear()
                 return True
@@ -153,9 +152,8 @@ class Driver:
         """Takes the end of a step as Ray does: the stopper sees a report first, then the scheduler."""
         tune_id = self._ids[device]
         if step.report is None:
-            self._hooks.on_recover(tune_id)
-            self._workers[device].begin(self._workers[device].item)
-            self._go_on(device)
+            self._hooks.on_loss(tune_id, None)
+            del self._ids[device]
             return
         self._pass_to(self.world.now_s + self.setting.report_s)
         is_look = step.report["fraction"] is not None
@@ -167,7 +165,7 @@ class Driver:
             self._go_on(device)
             return
         with self._timed("end"):
-            self._hooks.on_end(tune_id, error=None)
+            self._hooks.on_end(tune_id)
         self.world.num_failed += step.report["failure"] is not None
         del self._ids[device]
 

@@ -41,7 +41,7 @@ def test_a_virtual_search_keeps_its_devices_busy_and_its_budget_and_repeats_itse
     assert found["trials"] >= 15
     assert found["verification_runs"] % 8 == 0
     assert found["charged_share_of_the_budget"] == pytest.approx(found["held_share_of_the_budget"])
-    assert len(cost_s["proposal"]) == found["trials"] + found["verification_runs"]
+    assert len(cost_s["proposal"]) == found["trials"] + found["verification_runs"] + found["lost_workers"]
 
 
 @pytest.mark.slow

@@ -1,39 +1,20 @@
 """Progress lines say what happened, what is best so far, and what is spent and left."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from told import PLANNED, searched
+
 from autopv.report.progress import ProgressLines, plan_lines
-from autopv.search.budget import Budget
-
-PLANNED: Mapping[str, Any] = {
-    "event": "planned",
-    "budget": "10cpu-min",
-    "num_workers": 2,
-    "trial_steps": 400,
-    "trial_s": 25.2,
-    "num_trials": 14,
-    "num_blocks": 1,
-    "num_seeds": 3,
-    "num_arms": 8,
-    "reserve_s": 210.4,
-    "verdict_needs_s": 1900,
-    "num_images": 300,
-    "skipped": ["a/broken.png: truncated"],
-    "num_defective": None,
-    "left_out_ops": [],
-    "splits": [180, 60, 60],
-    "metric": {"name": "fd_lite0", "input_size_px": 64, "num_images": 60},
-    "metric_reason": "as asked for",
-}
 
 
-def lines(*events: Mapping[str, Any], budget: str = "10cpu-min") -> list[str]:
+def lines(*events: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     stream = io.StringIO()
-    listener = ProgressLines(Budget.parse(budget), stream=stream)
-    for event in events:
-        listener(event)
+    with ProgressLines(stream=stream, earlier=earlier) as view:
+        for event in events:
+            view.take(event)
+            view.tick()
     return stream.getvalue().splitlines()
 
 
@@ -60,12 +41,14 @@ def test_the_plan_tells_of_masks_and_of_what_their_want_leaves_out() -> None:
 
 
 def test_every_line_tells_what_is_spent_and_left() -> None:
-    (line,) = lines(look())
+    (line,) = lines(look(), earlier=[PLANNED])
     assert "50% spent, 5.0 min left" in line
 
 
 def test_the_best_so_far_is_told_with_its_name() -> None:
-    told = lines(look(), look(label="random-1", distance=450.0), look(label="search-0002", distance=480.0))
+    told = lines(
+        look(), look(key="a", label="random-1", distance=450.0), look(key="b", label="search-0002", distance=480.0)
+    )
     assert "best so far 500.0 (search-0001)" in told[0]
     assert "best so far 450.0 (random-1)" in told[1]
     assert "best so far 450.0 (random-1)" in told[2]
@@ -80,6 +63,7 @@ def test_a_rung_says_whether_its_trial_goes_on() -> None:
 def test_failures_are_told_with_their_reason() -> None:
     event = {
         "event": "item_ended",
+        "phase": "search",
         "key": "a",
         "label": "noise",
         "status": "failed",
@@ -91,3 +75,23 @@ def test_failures_are_told_with_their_reason() -> None:
 
 def test_unknown_events_are_passed_over() -> None:
     assert lines({"event": "something_new", "time": 1}) == []
+
+
+def test_what_was_best_before_an_interruption_is_best_still() -> None:
+    (line,) = lines(look(distance=800.0), earlier=searched().events)
+    assert "best so far 550.0 (gaussian-blur)" in line
+
+
+def test_now_and_then_a_line_says_what_is_under_way() -> None:
+    told = lines(*searched().events)
+    assert "under way" not in told[-1], "a line was written just before"
+    progress = {"event": "progress", "key": "search-0003", "label": "search-0003", "progress": 0.8, "spent_s": 60.0}
+    (line,) = lines(progress, earlier=searched().events)
+    assert "under way: search-0003 80%, search-0004 22%" in line
+
+
+def test_a_launch_says_what_it_goes_on_with() -> None:
+    launched = {"event": "launched", "budget": "20cpu-min", "num_workers": 2, "spent_s": 0.0}
+    assert lines(launched) == []
+    (line,) = lines({**launched, "spent_s": 300.0})
+    assert "25% spent, 15.0 min left | Going on with this run, whose budget is 20cpu-min." in line

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -163,6 +164,30 @@ def test_beside_a_second_driver_and_with_a_killed_worker_a_job_ends_as_if_undist
     assert process.returncode == 0, stderr
     assert "lost its worker" in stderr
     assert result_of(out)["trials"] == result_of(finished[0])["trials"]
+
+
+def test_a_finished_run_is_verified_further_and_searched_further(
+    finished: tuple[Path, str], run_cli: RunCli, tmp_path: Path
+) -> None:
+    out = tmp_path / "extended"
+    shutil.copytree(finished[0], out)
+    before = result_of(out)
+    done = run_cli("resume", str(out), "--more-seeds", "1")
+    assert done.returncode == 0, done.stderr
+    seeds = result_of(out)["verdict"]["seeds"]
+    assert len(seeds) == 2
+    assert seeds[0] == before["verdict"]["seeds"][0]
+    assert result_of(out)["trials"] == before["trials"]
+    refused = run_cli("resume", str(out), "--budget", "+1cpu-h")
+    assert refused.returncode == 2
+    assert "no limit on device time" in refused.stderr
+    done = run_cli("resume", str(out), "--budget", "+2trials")
+    assert done.returncode == 0, done.stderr
+    after = result_of(out)
+    assert after["budget"] == "10trials"
+    assert after["trials"][: len(before["trials"])] == before["trials"] or len(after["trials"]) == 10
+    assert after["verdict"]["seeds"] == seeds, "also with arms that are new, no seed is lost"
+    assert {arm["name"] for arm in before["arms"]} <= {arm["name"] for arm in after["arms"]}
 
 
 def test_a_time_budget_holds(image_file: Path, run_cli: RunCli, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def test_a_policy_with_more_frames_than_the_model_holds_fails_with_the_reason_an
         device="cpu",
     )
     trial = object.__new__(Trial)
-    trial.setup(item_to_config(item), inputs=inputs)
+    trial.setup(item_to_config(item), inputs=inputs, silence_s=60.0)
     report = trial.step()
     assert "num_frames <= 6" in report["failure"]
     assert (report["fraction"], report["steps"]) == (None, 0)
     assert trial.reset_config(item_to_config(replace(item, policy=Policy.image_only().to_dict())))
-    assert trial._unbuildable is None
+    assert trial._failure is None
