@@ -54,16 +54,19 @@ def run(
         events=EventLog(folder.events),
         trainable=Sleeper,
     )
+    starts = path / "starts"
+    starts.mkdir()
     with executor:
         started_s = time.process_time()
-        executor.run(source, inputs={"trial_s": trial_s, "num_reports": num_reports})
+        executor.run(source, inputs={"trial_s": trial_s, "num_reports": num_reports, "starts": str(starts)})
         driver_s = time.process_time() - started_s
     states = [record.state for record in study.records()]
     assert len(states) == num_trials, states
     assert "running" not in states
     assert "failed" not in states
     ledger.close()
-    return measured(folder, num_workers=num_workers, driver_s=driver_s)
+    found = measured(folder, num_workers=num_workers, driver_s=driver_s)
+    return found | {"workers_started": len(list(starts.iterdir()))}
 
 
 def measured(folder: RunFolder, *, num_workers: int, driver_s: float) -> dict[str, Any]:

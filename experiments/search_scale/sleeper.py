@@ -1,8 +1,10 @@
 """What a worker runs to measure Ray alone: trials that sleep and report distances drawn at random."""
 
 import json
+import os
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -15,6 +17,8 @@ class Sleeper(tune.Trainable):
 
     def setup(self, config: dict[str, Any], *, inputs: dict[str, Any], silence_s: float) -> None:
         del silence_s  # for the watchdog of real trials
+        # A worker that is used again is not set up again.
+        (Path(inputs["starts"]) / str(os.getpid())).touch()
         self._trial_s, self._num_reports = inputs["trial_s"], inputs["num_reports"]
         self._begin(config)
 
