@@ -119,8 +119,8 @@ def test_real_ray_runs_short_trials_and_their_overhead_is_told(tmp_path: Path) -
     rows = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["ray"]["rows"]
     assert [found["trials"] for found in rows.values()] == [20, 4]
     for found in rows.values():
-        # Trials shorter than the start of a worker must not end up on the first worker that is there.
-        assert found["workers_started"] == 4
         # How much depends on what else runs here; experiments/search_scale/result.json says what it was on a machine.
         assert found["overhead_s"] >= found["free_between_trials_s"] >= 0
+    # Trials shorter than the start of a worker must not all end up on the first worker that is there.
+    assert rows["two looks each"]["workers_started"] == 4
     assert (tmp_path / "table.md").read_text(encoding="utf-8").startswith("## ray")
