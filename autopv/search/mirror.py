@@ -13,7 +13,8 @@ class MirroredStorage(InMemoryStorage):
     """What lies in another storage, read once; from then on reads come from memory, and writes go to both.
 
     For the only writer of a study. Optuna's own cache reads every unfinished trial anew whenever it is asked for the
-    trials, a dozen times for one proposal: with 64 trials running that took a second per trial, this takes a tenth.
+    trials, a dozen times for one proposal: with 64 trials running, 0.9 s of the driver per trial. Read from memory it
+    is 0.06 s (experiments/search_scale).
     Ids of studies and trials are this storage's own.
     """
 

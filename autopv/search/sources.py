@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from autopv.search.budget import Budget
 from autopv.search.ledger import Ledger, VerificationResult
 from autopv.search.run_folder import RunFolder
-from autopv.search.spending import Reserve, Spending
+from autopv.search.spending import SAFETY, Reserve, Spending
 from autopv.search.study import SearchStudy
 from autopv.search.work import Decision, Look, Outcome, WorkItem
 from autopv.verify.blocks import Arm
@@ -139,7 +139,9 @@ class VerificationSource:
 
     def _admits(self, block: Sequence[WorkItem]) -> bool:
         cost_s = sum(self._spending.cost_s(item) for item in block)
-        return self._spending.fits(cost_s)
+        # The rest of a block that was begun had its margin then; without that rest, its other runs would be lost.
+        begun = len(block) < len(self._arms)
+        return self._spending.fits(cost_s, margin=1.0 if begun else SAFETY)
 
 
 class JobSource:

@@ -103,13 +103,13 @@ class Spending:
         promised_s = sum(self._rest_s(running) for key, running in self._running.items() if key != but)
         return self._budget.device_s - self._ledger.spent_s() - promised_s
 
-    def fits(self, cost_s: float, *, reserve: Reserve | None = None) -> bool:
+    def fits(self, cost_s: float, *, reserve: Reserve | None = None, margin: float = SAFETY) -> bool:
         """Whether an item (or block of items) of this expected cost can start, beside the reserve where there is one.
 
         The reserve is worth what its runs would cost at the speed known by now: if the machine turns out slower than
         it was calibrated, the search gives way, not the proof.
         """
-        return (cost_s + self._kept_s(reserve)) * SAFETY <= self.left_s()
+        return (cost_s + self._kept_s(reserve)) * margin <= self.left_s()
 
     def fits_rest(self, key: str, *, reserve: Reserve | None = None) -> bool:
         """Whether the rest of a running item still fits, now that it is known what it costs.

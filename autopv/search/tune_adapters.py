@@ -61,13 +61,16 @@ class RungScheduler(_Stateless, FIFOScheduler):
         super().__init__()
         self._hooks = hooks
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Ray asks this at each of its steps, ten times a second at least."""
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Ray starts items in the order they came. It asks at each of its steps, ten times a second at least.
+
+        An item named here, whose worker is still starting, would be given the next free worker, and its own be ended:
+        with items shorter than the start of a worker, one worker would do all of them.
+        """
         with self._hooks.held:
             workers = _workers(tune_controller._tune_controller)
             for tune_id in self._hooks.beat(workers):
                 ray.kill(workers[tune_id])
-        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         goes_on = False

@@ -54,16 +54,19 @@ def run(
         events=EventLog(folder.events),
         trainable=Sleeper,
     )
+    starts = path / "starts"
+    starts.mkdir()
     with executor:
         started_s = time.process_time()
-        executor.run(source, inputs={"trial_s": trial_s, "num_reports": num_reports})
+        executor.run(source, inputs={"trial_s": trial_s, "num_reports": num_reports, "starts": str(starts)})
         driver_s = time.process_time() - started_s
     states = [record.state for record in study.records()]
     assert len(states) == num_trials, states
     assert "running" not in states
     assert "failed" not in states
     ledger.close()
-    return measured(folder, num_workers=num_workers, driver_s=driver_s)
+    found = measured(folder, num_workers=num_workers, driver_s=driver_s)
+    return found | {"workers_started": len(list(starts.iterdir()))}
 
 
 def measured(folder: RunFolder, *, num_workers: int, driver_s: float) -> dict[str, Any]:
@@ -100,13 +103,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--trial-s", type=float, default=2.0, help="what a full trial sleeps")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and table.md")
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")
     load_before = os.getloadavg()[0]
     rows = {}
     with tempfile.TemporaryDirectory() as work:
-        for name, num_trials, num_reports in (("two looks each", options.trials, 0), ("and 20 reports", 40, 20)):
+        for name, num_trials, num_reports in (
+            ("two looks each", options.trials, 0),
+            ("and 20 reports", options.trials, 20),
+        ):
             rows[name] = run(
                 Path(work) / name,
                 num_trials=num_trials,
@@ -116,9 +123,10 @@ def main() -> None:
                 seed=options.seed,
             )
             print(name, rows[name], flush=True)
-    setting = {**vars(options), "load_before": load_before, "versions": environment(budget_device="cpu")}
-    record("ray", {"settings": setting, "rows": rows})
-    print(f"see {HERE / 'table.md'}")
+    settings = {name: value for name, value in vars(options).items() if name != "out"} | {"load_before": load_before}
+    versions = environment(budget_device="cpu")
+    record("ray", {"settings": settings, "versions": versions, "rows": rows}, out=options.out)
+    print(f"see {options.out / 'table.md'}")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def main() -> None:
     parser.add_argument("--crashes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parts", nargs="+", default=["utilisation", "crashes", "driver"])
-    parser.add_argument("--report-ms", type=float, default=10.0, help="driver's time per report, for the part `driver`")
-    parser.add_argument("--proposal-ms", type=float, nargs="+", default=[100.0, 600.0])
+    parser.add_argument("--report-ms", type=float, default=5.0, help="driver's time per report, for the part `driver`")
+    parser.add_argument("--proposal-ms", type=float, nargs="+", default=[60.0, 900.0])
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")

@@ -1,8 +1,10 @@
 """What a worker runs to measure Ray alone: trials that sleep and report distances drawn at random."""
 
 import json
+import os
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -13,7 +15,10 @@ from autopv.search.work import WorkItem
 class Sleeper(tune.Trainable):
     """Sleeps its way from rung to rung, with reports of progress between."""
 
-    def setup(self, config: dict[str, Any], *, inputs: dict[str, Any], silence_s: float) -> None:  # noqa: ARG002 - never silent
+    def setup(self, config: dict[str, Any], *, inputs: dict[str, Any], silence_s: float) -> None:
+        del silence_s  # for the watchdog of real trials
+        # A worker that is used again is not set up again.
+        (Path(inputs["starts"]) / str(os.getpid())).touch()
         self._trial_s, self._num_reports = inputs["trial_s"], inputs["num_reports"]
         self._begin(config)
 

@@ -103,6 +103,8 @@ class Driver:
         finished = False
         while True:
             finished = finished or not self._fill()
+            with self._timed("beat"):
+                self._hooks.beat(set(self._ids.values()))
             if not self._queue:
                 if finished:
                     return True
@@ -117,10 +119,7 @@ class Driver:
                 self.num_events += 1
                 if not on_event():
                     return False
-            with self._timed("beat"):
-                must_end = self._hooks.must_end()
-                self._hooks.beat(set(self._ids.values()))
-            if must_end:
+            if self._hooks.overdue():
                 self._queue.clear()
                 self._ids.clear()
                 return True
@@ -153,7 +152,6 @@ class Driver:
         """Takes the end of a step as Ray does: the stopper sees a report first, then the scheduler."""
         tune_id = self._ids[device]
         if step.report is None:
-            # The item is handed out again, to whichever device is free first.
             self._hooks.on_loss(tune_id, None)
             del self._ids[device]
             return

@@ -52,6 +52,14 @@ def test_a_block_that_does_not_fit_is_not_begun(ledger: Ledger) -> None:
     assert verification.next_item() is None
 
 
+def test_the_rest_of_a_block_that_was_begun_needs_no_margin(ledger: Ledger) -> None:
+    ledger.record_verification(
+        VerificationResult(arm="image-only", seed=0, distance=1.0, failure=None, checkpoint=None)
+    )
+    assert drain(source(ledger, device_s=2 * ITEM_S, num_seeds=1)) == [("blur", 0), ("noise", 0)]
+    assert source(ledger, device_s=2 * ITEM_S - 1, num_seeds=1).exhausted()
+
+
 def test_the_seeds_asked_for_are_the_most(ledger: Ledger) -> None:
     assert len(drain(source(ledger, device_s=1e9, num_seeds=2))) == 2 * len(ARMS)
 
