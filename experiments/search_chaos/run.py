@@ -19,11 +19,11 @@ from strikes import final_worker_delays, long_schedule, short_schedule
 
 HERE = Path(__file__).parent
 SEARCH = ("search", "--size", "16", "--seeds", "1")
-TRIAL_STEPS, SHORT_STEPS = "400", "60"
+TRIAL_STEPS, SHORT_STEPS = "400", "150"
 NUM_WORKERS, SHORT_WORKERS = "2", "1"
 BUDGET = "20cpu-min"
 # The short form pays for so much work, and for the starts of so many workers, however long one takes here.
-SHORT_WORK_S, SHORT_STARTS = 45.0, 5
+SHORT_WORK_S, SHORT_STARTS = 45.0, 4
 TIMEOUT_S = 45 * 60.0
 
 

@@ -83,9 +83,9 @@ def due_s(moment: str, events: Sequence[Event], *, rungs: Callable[[str], Sequen
     if moment == "start-up":
         return _first(events, lambda event: event["event"] == "phase")
     if moment == "training":
-        return _first(events, lambda event: event["event"] == "progress")
+        return _first(events, _trains)
     if moment == "verification":
-        return _first(events, lambda event: event["event"] == "progress" and event["key"].startswith("verify-"))
+        return _first(events, lambda event: _trains(event) and event["key"].startswith("verify-"))
     if moment == "end of a trial":
         return _first(events, lambda event: event["event"] == "look" and not event["goes_on"])
     assert moment == "measurement"
@@ -109,6 +109,11 @@ def _next_measurement_s(events: Sequence[Event], *, rungs: Callable[[str], Seque
         if left and left[0] / rate <= _FORETOLD_S:
             found = event["time"] + left[0] / rate
     return found
+
+
+def _trains(event: Event) -> bool:
+    """Whether an item is in the midst of its training now."""
+    return event["event"] == "progress" or (event["event"] == "look" and bool(event["goes_on"]))
 
 
 def _first(events: Sequence[Event], holds: Callable[[Event], bool]) -> float | None:
