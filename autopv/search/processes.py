@@ -34,11 +34,16 @@ def descendants(pids: Iterable[int]) -> list[Process]:
 
 
 def mentioning(text: str) -> list[Process]:
-    """The processes other than this one whose command line holds the text."""
+    """The processes other than this one whose command line holds the text; of Ray's also by the files they hold open.
+
+    Ray's helpers give themselves titles in place of their command lines.
+    """
     wanted, found = os.fsencode(text), []
     for pid in _pids():
         with suppress(OSError):
-            if pid != os.getpid() and wanted in (_LIST / str(pid) / "cmdline").read_bytes():
+            line = (_LIST / str(pid) / "cmdline").read_bytes()
+            named = wanted in line or (line.startswith(b"ray::") and text in _open_files(pid))
+            if pid != os.getpid() and named:
                 stat = _stat(pid)
                 found += [] if stat is None else [Process(pid, stat[1])]
     return found
@@ -51,6 +56,15 @@ def kill(processes: Iterable[Process]) -> None:
         if process.started == 0 or (stat is not None and stat[1] == process.started):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, signal.SIGKILL)
+
+
+def _open_files(pid: int) -> str:
+    """The paths of what a process holds open, in one text."""
+    paths = []
+    for entry in (_LIST / str(pid) / "fd").iterdir():
+        with suppress(OSError):
+            paths.append(os.readlink(entry))
+    return "\n".join(paths)
 
 
 def _pids() -> list[int]:
