@@ -121,7 +121,6 @@ def test_real_ray_runs_short_trials_and_their_overhead_is_told(tmp_path: Path) -
     for found in rows.values():
         # How much depends on what else runs here; experiments/search_scale/result.json says what it was on a machine.
         assert found["overhead_s"] >= found["free_between_trials_s"] >= 0
-    # Trials shorter than the start of a worker must not all end up on the first worker that is there; on a busy machine the
-    # last workers may come too late for any.
+    # Short trials must not all end up on the first worker that is there (on a busy machine the last may come too late).
     assert rows["two looks each"]["workers_started"] >= 2
     assert (tmp_path / "table.md").read_text(encoding="utf-8").startswith("## ray")
