@@ -12,7 +12,8 @@ from autopv.errors import RunFolderError
 
 HEARTBEAT_S = 1.0
 # Ray's workers notice that their driver was killed after this long at most; until then they still hold the device.
-ORPHAN_GRACE_S = 3.0
+# A last beat may itself be a second old.
+ORPHAN_GRACE_S = 4.0
 
 USES = ("training", "evaluation", "rendering", "startup", "rework")
 """What a worker says it used its device for; what nobody speaks for (waiting, saving, lost in a crash) is `other`."""
