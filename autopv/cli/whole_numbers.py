@@ -5,21 +5,19 @@ import argparse
 
 def positive(text: str) -> int:
     """The number, at least 1. Raises: ArgumentTypeError."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but got {text!r}")
-    return value
+    return _at_least(1, text)
 
 
 def not_negative(text: str) -> int:
     """The number, at least 0. Raises: ArgumentTypeError."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, but got {text!r}")
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but got {text!r}")
     return value

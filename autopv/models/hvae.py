@@ -192,6 +192,7 @@ class Hvae(VideoGenerator):
         self.level_stages = tuple(plan)
         # Plain numbers for the loop over levels: a compiler takes them as constants.
         self._stage_of_level = tuple(self.stages.index(stage) for stage in plan)
+        self._latent_shapes = tuple((stage.latent_channels, stage.side, stage.side) for stage in plan)
         self.read_off = _read_off(num_frames, num_levels=len(plan), share=PRESETS[preset].frame_levels)
         self.likelihood = build_likelihood(PRESETS[preset].likelihood, channels=channels)
         finest = self.stages[-1]
@@ -215,7 +216,7 @@ class Hvae(VideoGenerator):
 
     def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
         """`latents` (N, all levels' sizes): standard normal noise for every level, from one draw."""
-        num_latents = sum(s.latent_channels * s.side**2 for s in self.level_stages)
+        num_latents = sum(math.prod(shape) for shape in self._latent_shapes)
         return {"latents": torch.randn(num_images, num_latents, generator=generator, device=self.device)}
 
     def loss_terms(
@@ -326,9 +327,8 @@ class Hvae(VideoGenerator):
 
     def _split_latents(self, latents: Tensor) -> list[Tensor]:
         """The latents of every level, as maps."""
-        shapes = [(s.latent_channels, s.side, s.side) for s in self.level_stages]
-        parts = torch.split(latents, [math.prod(shape) for shape in shapes], 1)
-        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+        parts = torch.split(latents, [math.prod(shape) for shape in self._latent_shapes], 1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, self._latent_shapes, strict=True)]
 
 
 def _read_off(num_frames: int, *, num_levels: int, share: float | None) -> tuple[int, ...]:

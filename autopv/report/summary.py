@@ -100,8 +100,7 @@ def _arms_table(result: Mapping[str, Any]) -> str:
             change = f"{-100 * c['gain']:+.1f}%"
             interval = "" if c["gain_low"] is None else f"[{-100 * c['gain_high']:+.0f}%, {-100 * c['gain_low']:+.0f}%]"
         seeds = " ".join(
-            "failed" if d is None else (f"{d:.0f}" if d >= 100 else distance_text(d))
-            for d in verdict["per_seed"][c["arm"]]
+            "failed" if distance is None else _seed_text(distance) for distance in verdict["per_seed"][c["arm"]]
         )
         rows.append([c["arm"], distance_text(c["mean_excess"]), change, interval, seeds, policies[c["arm"]]])
     metric = result["metrics"]["final"]

@@ -53,6 +53,16 @@ def stored_arms(ledger: Ledger) -> list[Arm]:
     return [Arm.from_dict(values) for values in stored] if isinstance(stored, list) else []
 
 
+def stored_floor(ledger: Ledger, *, material: Material, split: str) -> float:
+    """The floor of a split, which takes long to compute for a large n: once per run."""
+    name = f"floor_{split}"
+    floor = ledger.get_state(name)
+    if not isinstance(floor, float):
+        floor = material.floor(split)
+        ledger.set_state(name, floor)
+    return floor
+
+
 def verified(ledger: Ledger) -> list[Distance]:
     """What every verification run so far has measured."""
     return [Distance(arm=run.arm, seed=run.seed, distance=run.distance) for run in ledger.verification()]
@@ -76,7 +86,7 @@ def conclude(
 ) -> Verdict:
     """The verdict; writes result.json, policy.json, best_found.json and model/ from what the folder holds."""
     arms = stored_arms(ledger)
-    floors = {split: material.floor(split) for split in _SPLITS}
+    floors = {split: stored_floor(ledger, material=material, split=split) for split in _SPLITS}
     metrics = {split: material.metric(split).identity.to_dict() for split in _SPLITS}
     trained_for = f"{settings.trial_steps} image-only steps' worth of compute"
     looked_at = ledger.get_state("verdicts")

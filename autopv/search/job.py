@@ -10,7 +10,7 @@ import torch
 from autopv.errors import BudgetError
 from autopv.search.board import Board
 from autopv.search.budget import Budget
-from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms
+from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms, stored_floor
 from autopv.search.environment import environment
 from autopv.search.events import EventLog, Listener, event_record
 from autopv.search.executor import Executor
@@ -228,7 +228,7 @@ def _work(
             arms=None,
             num_blocks=None,
             reserve_s=reserve.num_items * spending.speed.item_s(flops=reserve.flops, num_looks=1) * SAFETY,
-            floor=_floor(material, split="search", ledger=ledger),
+            floor=stored_floor(ledger, material=material, split="search"),
             spent_s=round(ledger.spent_s(), 1),
         )
         material.metric("search").save(folder.metric("search"))
@@ -253,7 +253,7 @@ def _work(
             arms=[arm.name for arm in arms],
             num_blocks=most_blocks,
             reserve_s=0.0,
-            floor=_floor(material, split="final", ledger=ledger),
+            floor=stored_floor(ledger, material=material, split="final"),
             spent_s=round(ledger.spent_s(), 1),
         )
         seeds = fresh_seeds(settings.seed, num_seeds=most_blocks)
@@ -285,16 +285,6 @@ def _work(
         share=1 / settings.trials_per_gpu,
     ) as executor:
         executor.run(source, inputs=inputs)
-
-
-def _floor(material: Material, *, split: str, ledger: Ledger) -> float:
-    """The floor of a split, which takes long to compute for a large n: once per run."""
-    name = f"floor_{split}"
-    if ledger.get_state(name) is None:
-        ledger.set_state(name, material.floor(split))
-    floor = ledger.get_state(name)
-    assert isinstance(floor, float)
-    return floor
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:

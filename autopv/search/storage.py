@@ -1,7 +1,6 @@
 """A full disk, told as one error that names the file, what is free, and how to go on."""
 
 import errno
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from autopv.errors import AutopvError, StorageError
 from autopv.search.run_folder import RunFolder
+from autopv.training.checkpoint_file import free_text
 
 _ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 # What SQLite says of a disk that is full, of one that fails, and of a file it may no longer write.
@@ -30,12 +30,12 @@ def storage_errors(folder: RunFolder) -> Iterator[None]:
         reason = storage_reason(error)
         if reason is None or isinstance(error, AutopvError):
             raise
-        raise _with_remedy(f"{reason}; {_free(folder.path)}", folder=folder) from error
+        raise _with_remedy(f"{reason}; {free_text(folder.path)}", folder=folder) from error
 
 
 def storage_error(error: OSError, *, path: Path) -> StorageError:
     """What a worker says of a file that it could not write."""
-    return StorageError(f"{error.filename or path} could not be written ({error.strerror}): {_free(path)}")
+    return StorageError(f"{error.filename or path} could not be written ({error.strerror}): {free_text(path)}")
 
 
 def is_storage_error(error: OSError) -> bool:
@@ -60,10 +60,3 @@ def storage_reason(error: BaseException) -> str | None:
 def _with_remedy(message: str, *, folder: RunFolder) -> StorageError:
     remedy = f"What finished is kept; make room, then go on by `autopv resume {folder.path}`."
     return StorageError(message if remedy in message else f"{message.rstrip('.')}. {remedy}")
-
-
-def _free(path: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(path).free / 1e6:.1f} MB are free there"
-    except OSError:
-        return "how much is free there cannot be told"

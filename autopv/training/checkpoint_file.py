@@ -45,7 +45,9 @@ def write_file(folder: Path, tensors: Mapping[str, Tensor], *, header: str) -> P
         _sync(folder)
     except (OSError, SafetensorError) as error:
         needed = sum(tensor.nbytes for tensor in on_cpu.values()) + len(header)
-        raise StorageError(f"{path} could not be written ({error}): {_room(folder, needed)}") from error
+        raise StorageError(
+            f"{path} could not be written ({error}): it needs {_megabytes(needed)}, and {free_text(folder)}"
+        ) from error
     return path
 
 
@@ -79,13 +81,12 @@ def remove_parts(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _room(folder: Path, needed: int) -> str:
-    """What a file needs and the disk has, in words."""
+def free_text(folder: Path) -> str:
+    """What the disk has left, in words."""
     try:
-        free = f"{_megabytes(shutil.disk_usage(folder).free)} are free there"
+        return f"{_megabytes(shutil.disk_usage(folder).free)} are free there"
     except OSError:
-        free = "how much is free there cannot be told"
-    return f"it needs {_megabytes(needed)}, and {free}"
+        return "how much is free there cannot be told"
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -84,10 +84,10 @@ def look_fractions(num_looks: int, *, total_steps: int) -> tuple[float, ...]:
 
 
 def end_step(fraction: float, *, total_steps: int) -> int:
-    """The step at which a look at `fraction` of the compute ends, as the trainer rounds it."""
+    """The step at which a look at `fraction` of the compute ends."""
     return max(1, round(fraction * total_steps))
 
 
 def start_step(fraction: float, *, total_steps: int, decay_fraction: float) -> int:
-    """The step at which the decay of a look at `fraction` leaves the trunk, as the trainer rounds it."""
+    """The step at which the decay of a look at `fraction` leaves the trunk."""
     return round((1 - decay_fraction) * end_step(fraction, total_steps=total_steps))

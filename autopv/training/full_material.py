@@ -5,7 +5,6 @@ from typing import Self
 
 from torch import Tensor
 
-from autopv.data.images import load_images
 from autopv.metrics.metric import LastFrameMetric
 from autopv.training.material import Material, Setup
 
@@ -34,13 +33,7 @@ class FullMaterial:
                 metric=material.metric("search"),
                 floor=material.floor("search"),
             )
-        image_set = load_images(
-            setup.data,
-            size_px=setup.resolved_size_px,
-            channels=setup.channels,
-            group_by=setup.group_by,
-            strict=setup.strict,
-        )
+        image_set = setup.load_images()
         return cls(
             trained_on=ALL,
             images_NCHW=image_set.images_NCHW,

@@ -36,9 +36,19 @@ class Setup:
         """The side of the images: the one asked for, else the preset's."""
         return self.size_px or default_size_px(self.model, self.preset)
 
+    def load_images(self) -> ImageSet:
+        """All images, not split. Raises: InputError where they cannot serve."""
+        return load_images(
+            self.data,
+            size_px=self.resolved_size_px,
+            channels=self.channels,
+            group_by=self.group_by,
+            strict=self.strict,
+        )
+
 
 class Material:
-    """Images, splits and metrics of a setup; each metric and floor is made once, when it is first asked for."""
+    """Images, splits and metrics of a setup; each metric is made once, when it is first asked for."""
 
     def __init__(self, image_set: ImageSet, *, splits: Splits, metric: str) -> None:
         self.image_set, self.splits = image_set, splits
@@ -48,18 +58,11 @@ class Material:
             num_train=len(splits.train),
         )
         self._metrics: dict[str, LastFrameMetric] = {}
-        self._floors: dict[str, float] = {}
 
     @classmethod
     def load(cls, setup: Setup) -> "Material":
         """The images of a setup, split by its seed. Raises: InputError where they cannot serve."""
-        image_set = load_images(
-            setup.data,
-            size_px=setup.resolved_size_px,
-            channels=setup.channels,
-            group_by=setup.group_by,
-            strict=setup.strict,
-        )
+        image_set = setup.load_images()
         return cls(image_set, splits=split_images(image_set, seed=setup.seed), metric=setup.metric)
 
     def images(self, split: str) -> Tensor:
@@ -103,6 +106,4 @@ class Material:
 
     def floor(self, split: str) -> float:
         """The distance of real training images from those of a split: what a perfect generator could reach."""
-        if split not in self._floors:
-            self._floors[split] = self.metric(split).floor_against(self.images("train"))
-        return self._floors[split]
+        return self.metric(split).floor_against(self.images("train"))

@@ -11,6 +11,8 @@ from torch import Tensor
 from autopv.errors import BudgetError, DataError, InputError
 from autopv.models.base import LossTerms, VideoGenerator, build_model
 from autopv.policy.policy import Policy
+from autopv.training.course import end_step as look_end_step
+from autopv.training.course import start_step as look_start_step
 from autopv.training.execution import Execution
 from autopv.training.learner import Learner
 from autopv.training.plan import TrainingPlan
@@ -211,7 +213,9 @@ class Trainer:
         """
         end_step = self._step_at(fraction)
         if self.look is None or self.look.end_step != end_step:
-            start_step = round((1 - self.plan.decay_fraction) * end_step)
+            start_step = look_start_step(
+                fraction, total_steps=self.total_steps, decay_fraction=self.plan.decay_fraction
+            )
             self.close_look()
             if self.position > start_step:
                 raise InputError(
@@ -234,7 +238,7 @@ class Trainer:
     def _step_at(self, fraction: float) -> int:
         if not 0 < fraction <= 1:
             raise InputError(f"0 < fraction <= 1 must hold for a point in a training, but got fraction={fraction!r}")
-        return max(1, round(fraction * self.total_steps))
+        return look_end_step(fraction, total_steps=self.total_steps)
 
     def _advance(
         self,
