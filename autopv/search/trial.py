@@ -81,7 +81,7 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         self._training_s = self._evaluation_s = 0.0
         trainer = self._trainer
-        flops_before, rendering_before_s = (0.0, 0.0) if trainer is None else (trainer.flops_spent, trainer.rendering_s)
+        _, _, flops_before, rendering_before_s = _standing(trainer)
         look = None
         if trainer is not None:
             with self._told():
@@ -89,11 +89,7 @@ class Trial(tune.Trainable):
         report: dict[str, Any] = {"fraction": None, "failure": self._failure, "halt": self._halt}
         if look is not None:
             report |= asdict(look)
-        progress, steps, flops, rendering_s = (
-            (0.0, 0, 0.0, 0.0)
-            if trainer is None
-            else (trainer.progress, trainer.steps_done, trainer.flops_spent, trainer.rendering_s)
-        )
+        progress, steps, flops, rendering_s = _standing(trainer)
         report |= {"progress": progress, "steps": steps, "flops": flops, "flops_done": flops - flops_before}
         if self._failure is not None:
             self._trainer = None  # its memory may be what others want
@@ -208,6 +204,13 @@ class Trial(tune.Trainable):
         ended_s = time.monotonic()
         self._save_due_s = ended_s + (ended_s - started_s) / _SAVING_SHARE
         self._saved_steps = trainer.steps_done
+
+
+def _standing(trainer: Trainer | None) -> tuple[float, int, float, float]:
+    """Progress, steps, FLOPs and seconds of rendering of a training so far; nothing of one that could not be built."""
+    if trainer is None:
+        return 0.0, 0, 0.0, 0.0
+    return trainer.progress, trainer.steps_done, trainer.flops_spent, trainer.rendering_s
 
 
 def _opened(images: Tensor | FiledTensor) -> Tensor:
