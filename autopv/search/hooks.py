@@ -23,6 +23,8 @@ from autopv.training.checkpoint import FILE_NAME
 _REPORT_GRACE_S = 3.0
 # A longer pause between two beats was the driver's own (it was stopped by Ctrl-Z, say), no silence of the workers.
 _LONGEST_BEAT_S = 5.0
+_SPENT = "the budget was spent before this run could end"
+_NOT_HELD = "the budget no longer holds the rest of this run beside what is kept back for the verification"
 
 
 class Held:
@@ -227,7 +229,8 @@ class Hooks:
         elif running.decision == "stopped":
             outcome = Outcome(status="stopped", look=look)
         else:
-            outcome = Outcome(status="unpaid", look=look, failure="the budget was spent before this run could end")
+            reason = _NOT_HELD if running.decision == "unpaid" else _SPENT
+            outcome = Outcome(status="unpaid", look=look, failure=reason)
         self._source.finish(item, outcome)
         if outcome.status == "stopped":  # nothing will sample from it or go on with it
             (self._folder.item(item.key) / FILE_NAME).unlink(missing_ok=True)

@@ -54,6 +54,8 @@ _PREFIX = "autopv-ray-"
 _LONGEST_TEMP = 103 - len("/autopv-ray-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 # On a machine busy with other things Ray's helpers may miss the deadline that Ray gives them.
 _START_ATTEMPTS = 5
+# A machine of a cluster that does not answer within this long is not there.
+_ANSWER_S = 5.0
 _SCRATCH = "ray_scratch"
 # Ray's words for a device.
 RESOURCE = {"cpu": "CPU", "gpu": "GPU"}
@@ -209,14 +211,25 @@ def call_on_device(function: Callable[..., Any], arguments: Mapping[str, Any], *
 def _join(address: str) -> Any:
     ray = _imported()
     try:
+        _check_answers(address)
         with _sigterm_kept():
             ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"--address {address}: no Ray cluster can be joined there ({str(error).splitlines()[0]}). Give `auto` on "
             "one of its machines, or host:port; `ray start --head` starts one. Without --address this machine is used."
         ) from error
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """Nothing, if someone listens at host:port. Ray itself would ask for minutes. Raises: OSError, ValueError."""
+    if address == "auto" or "://" in address:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ValueError("it is neither `auto` nor host:port")
+    socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
 
 
 def _imported() -> Any:

@@ -23,7 +23,6 @@ from autopv.spaces import Space
 from autopv.verify.controls import Control
 
 _STUDIES = ("controls", "search")
-_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 # Rungs are reported to Optuna in percent of a trial's compute.
 _PERCENT = 100
 # Half of the trials go on from each rung: looks are not worth enough (yet) to stop more.
