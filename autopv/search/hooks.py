@@ -89,6 +89,7 @@ class Hooks:
         self._running: dict[str, _Running] = {}
         self._lost: deque[WorkItem] = deque()
         self._overdrawn_since_s: float | None = None
+        self._overdue = False
         self._beat_s = time.monotonic()
         self.held = Held()
         self.made_progress = False
@@ -123,17 +124,8 @@ class Hooks:
         return self._spending.overdrawn()
 
     def must_end(self) -> bool:
-        """Whether everything must end at once: something went wrong here, or workers have not reported in time."""
-        return self.held.error is not None or self.overdue()
-
-    def overdue(self) -> bool:
-        """Whether the budget has been spent for longer than a worker takes to report."""
-        if not self.overdrawn():
-            self._overdrawn_since_s = None
-            return False
-        if self._overdrawn_since_s is None:
-            self._overdrawn_since_s = self._ledger.clock()
-        return self._ledger.clock() - self._overdrawn_since_s > _REPORT_GRACE_S
+        """Whether everything must end at once: something went wrong here, or workers did not end with the budget."""
+        return self.held.error is not None or self._overdue
 
     def account(self, tune_id: str, result: Mapping[str, Any]) -> None:
         """Writes down what the worker did since its last report."""
@@ -255,9 +247,15 @@ class Hooks:
         )
 
     def on_loss(self, tune_id: str, error: BaseException | None) -> None:
-        """Takes the loss of an item's worker: the item is handed out again, or ends as failed if it loses too many."""
+        """Takes the loss of an item's worker: the item is handed out again, or ends as failed if it loses too many.
+
+        With the budget spent it ends as unpaid.
+        """
         running = self._running.get(tune_id)
         if running is None:
+            return
+        if self.overdrawn():  # nothing would go on with it; it may have been killed for that
+            self.on_end(tune_id)
             return
         item, cause = running.item, cause_of(error, hung=self._hung(running))
         count = self._losses.record(item.key, progress=running.progress)
@@ -271,13 +269,16 @@ class Hooks:
         self._lost.append(item)
 
     def beat(self, workers: Collection[str] | None = None) -> list[str]:
-        """Keeps the ledger's heart beating; returns the items whose workers have hung and must be ended.
+        """Keeps the ledger's heart beating; returns the items whose workers must be killed: those that have hung.
+
+        With the budget spent, all that had the time to report and did not: a worker that is starting hears nothing.
 
         workers: the items for which a worker holds a device (or is being started on one) now.
         """
         now = time.monotonic()
         passed_s, self._beat_s = min(now - self._beat_s, _LONGEST_BEAT_S), now
-        hung = []
+        killed = []
+        self._overdue = self._overdue or self._is_overdue()
         for tune_id, running in self._running.items():
             if workers is None or tune_id not in workers:
                 continue
@@ -287,9 +288,11 @@ class Hooks:
             limit_s = self._silence_s + DRIVER_GRACE_S + (0.0 if running.reported else STARTING_S)
             if running.silent_s > limit_s and not running.ended:
                 running.ended = True
-                hung.append(tune_id)
+                killed.append(tune_id)
+            elif self._overdue:
+                killed.append(tune_id)
         self._ledger.beat()
-        return hung
+        return killed
 
     def abandon(self) -> bool:
         """Ends the charges of items that Ray left behind; returns whether there are any to be gone on with.
@@ -307,6 +310,15 @@ class Hooks:
             self._release(running.item)
         self._running.clear()
         return left
+
+    def _is_overdue(self) -> bool:
+        """Whether the budget has been spent for longer than a worker takes to report."""
+        if not self.overdrawn():
+            self._overdrawn_since_s = None
+            return False
+        if self._overdrawn_since_s is None:
+            self._overdrawn_since_s = self._ledger.clock()
+        return self._ledger.clock() - self._overdrawn_since_s > _REPORT_GRACE_S
 
     def _charge(self, running: _Running) -> None:
         self._ledger.grant(running.item.key, phase=running.phase, share=self._share)

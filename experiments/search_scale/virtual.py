@@ -119,7 +119,7 @@ class Driver:
                 self.num_events += 1
                 if not on_event():
                     return False
-            if self._hooks.overdue():
+            if self._hooks.must_end():
                 self._queue.clear()
                 self._ids.clear()
                 return True

@@ -80,7 +80,7 @@ class Items:
 class Bench:
     """A run folder with what workers need in it, and the executor's other arguments."""
 
-    def __init__(self, path: Path, *, image_file: Path) -> None:
+    def __init__(self, path: Path, *, image_file: Path, budget: Budget | None = None) -> None:
         material = Material.load(Setup(data=str(image_file)))
         self.folder = RunFolder.create(path)
         (path / "metrics").mkdir()
@@ -89,7 +89,9 @@ class Bench:
         self.ledger = Ledger(self.folder.ledger)
         self.events = EventLog(self.folder.events)
         self.spending = Spending(
-            budget=Budget(trials=1000), ledger=self.ledger, speed=Speed(s_per_flop=0.0, look_s=0.0, start_s=0.0)
+            budget=budget or Budget(trials=1000),
+            ledger=self.ledger,
+            speed=Speed(s_per_flop=0.0, look_s=0.0, start_s=0.0),
         )
         step = trainer(self.images_NCHW, total_flops=1e15).flops_per_step
         self._plan = TrainingPlan(total_flops=NUM_STEPS * step, batch_size=4)

@@ -12,6 +12,7 @@ from autopv.errors import AutopvError, StorageError
 from autopv.search import executor as executor_module
 from autopv.search import hooks as hooks_module
 from autopv.search import ray_session, watchdog
+from autopv.search.budget import Budget
 from autopv.search.events import read_events
 from autopv.search.executor import Executor
 from autopv.search.hooks import Held, Hooks
@@ -104,6 +105,21 @@ def test_an_item_that_always_runs_out_of_memory_fails_with_that_reason_and_the_o
     assert source.outcomes[VICTIM].status == "failed"
     assert "out of memory" in str(source.outcomes[VICTIM].failure)
     assert not any(event["event"] == "ray_failed" for event in read_events(bench.folder.events))
+
+
+@pytest.mark.slow
+def test_workers_still_starting_when_the_budget_is_spent_are_not_waited_for(tmp_path: Path, image_file: Path) -> None:
+    """They hear nothing yet; Ray by itself would wait for them, minutes long, at the budget's cost."""
+    device_s = 4.0
+    bench = Bench(tmp_path / "run", image_file=image_file, budget=Budget(device="cpu", device_s=device_s))
+    source = Items([1, 2])
+    with bench.executor(num_workers=2) as executor:
+        executor.run(source, inputs=bench.inputs(sleep_for_ever))
+    assert {outcome.status for outcome in source.outcomes.values()} == {"unpaid"}
+    assert bench.reasons() == [], "a worker that was killed for the budget is not a lost one"
+    # Until the budget is found spent, and then three seconds each.
+    assert device_s <= bench.ledger.spent_s() < device_s + 12
+    bench.ledger.close()
 
 
 def full_disk() -> None:
