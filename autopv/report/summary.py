@@ -135,9 +135,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _trial_counts(trials: Sequence[Mapping[str, Any]]) -> str:
     states = [trial["state"] for trial in trials]
-    counted = [
-        f"{states.count(state)} {state}" for state in ("complete", "stopped", "failed", "running") if state in states
-    ]
+    named = ("complete", "stopped", "unpaid", "failed", "running")
+    counted = [f"{states.count(state)} {state}" for state in named if state in states]
     return ", ".join(counted) or "none"
 
 

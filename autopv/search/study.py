@@ -33,7 +33,7 @@ _REDUCTION = 2
 class TrialRecord:
     """One trial as the study knows it.
 
-    state: running, complete, stopped or failed. looks: share of compute -> distance.
+    state: running, complete, stopped, failed, or unpaid (for want of budget; more can revive it). looks: share of compute -> distance.
     """
 
     key: str
@@ -263,7 +263,7 @@ def _records(studies: Mapping[str, optuna.Study]) -> tuple[TrialRecord, ...]:
             label=str(trial.user_attrs.get("control") or _key(name, trial.number)),
             control=trial.user_attrs.get("control"),
             policy=Policy.from_dict(trial.user_attrs["policy"], where=f"study.db {name} {trial.number}"),
-            state=states[trial.state],
+            state="unpaid" if trial.user_attrs.get("unpaid") else states[trial.state],
             seed=trial.user_attrs["seed"],
             distance=trial.value if trial.state == TrialState.COMPLETE else None,
             looks={step / _PERCENT: value for step, value in trial.intermediate_values.items()},

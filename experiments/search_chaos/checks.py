@@ -135,6 +135,7 @@ class Checks:
             "wall_s": round(self.record.ended_s - self.record.starts_s[0], 1),
             "driver_kills": len(self._driver_strikes()),
             "worker_kills": len(self.record.strikes) - len(self._driver_strikes()),
+            "finished_before_a_kill": self._finished_and_lost()[0],
             "trials": dict(sorted(Counter(record.state for record in self._trials.values()).items())),
             "verification_runs": len(self._verified),
             "budget_s": self.budget_s,

@@ -64,10 +64,10 @@ def long_schedule(num: int, *, seed: int) -> list[Blow]:
 
 
 def short_schedule(*, seed: int) -> list[Blow]:
-    """Two blows, as early as they can come: the short form has no time to lose."""
+    """Two blows, as early as they can come: the first once a trial has ended, so that there is one to be lost."""
     draw = random.Random(seed)
     return [
-        Blow(moment="training", delay_s=draw.uniform(0.0, 2.0)),
+        Blow(moment="end of a trial", delay_s=draw.uniform(0.5, 2.5)),
         Blow(moment="start-up", delay_s=draw.uniform(0.0, 4.0)),
     ]
 

@@ -16,6 +16,7 @@ def test_a_cluster_that_loses_a_node_finishes(tmp_path: Path) -> None:
         "-m",
         "pytest",
         "-q",
+        *("-n", "0"),
         str(ALONE),
         "-p",
         "no:cacheprovider",

@@ -116,6 +116,7 @@ def test_a_trial_that_ended_for_want_of_budget_is_continued_as_it_was(open_study
         run_one(study, distances=(10.0, 8.0))
     unpaid = study.propose(flops=1e9)
     study.finish(unpaid, Outcome(status="unpaid", look=look(0.5, 9.0), failure="the budget was spent"))
+    assert study.records()[-1].state == "unpaid", "nothing was wrong with it"
     failed = study.propose(flops=1e9)
     study.finish(failed, Outcome(status="failed", failure="the loss is not finite"))
     assert open_study().revive_unpaid() == 1
