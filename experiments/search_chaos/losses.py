@@ -66,11 +66,13 @@ class Work:
         return sum(max(point.work for point in points) for points in self._points.values() if points)
 
     def loss(self, key: str, strike: Strike, *, since_s: float, died_s: float, trains: bool) -> Loss:
-        """What the kill destroyed of an item that ran in the launch begun at `since_s`, on a worker that died then.
+        """What the kill destroyed of an item whose worker was given to it after `since_s` and died at `died_s`.
 
         trains: whether its worker had been seen to train at all. Between its last report and its death it is taken to
-        have gone on at its own rate, up to its next measurement.
+        have gone on at its own rate, up to its next measurement; but no longer than one report after a driver's death,
+        since a worker is asked by its driver for each stretch of training between two reports.
         """
+        died_s = min(died_s, strike.time_s + _REPORT_S)
         before = [point for point in self._points.get(key, ()) if point.time_s <= strike.time_s]
         reported = max((point.work for point in before), default=0.0)
         here = [point for point in before if point.time_s >= since_s]
@@ -132,12 +134,21 @@ def losses_of(
         if event["event"] == "look" and not event["goes_on"] and event["time"] <= strike.time_s
     }
     keys = [key for key in hit_keys(strike, events, until_s=until_s) if key not in ended]
+    given_s = {key: _given_s(key, events, since_s=since_s, until_s=strike.time_s) for key in keys}
     told = {
-        event["key"]
+        key
         for event in events
-        if event["event"] in ("progress", "look") and since_s <= event["time"] <= strike.time_s
+        if event["event"] in ("progress", "look")
+        and (key := event["key"]) in given_s
+        and given_s[key] <= event["time"] <= strike.time_s
     }
     # Which worker had which item is not seen from outside: those that never trained had items that never reported.
     silent = [key for key in keys if key not in told]
     idle = silent[: max(0, len(keys) - num_trained)]
-    return [work.loss(key, strike, since_s=since_s, died_s=died_s, trains=key not in idle) for key in keys]
+    return [work.loss(key, strike, since_s=given_s[key], died_s=died_s, trains=key not in idle) for key in keys]
+
+
+def _given_s(key: str, events: Sequence[Event], *, since_s: float, until_s: float) -> float:
+    """From when on its last worker may have had the item: since the launch, or since the item lost the one before."""
+    lost_s = [e["time"] for e in events if e["event"] == "worker_lost" and e["key"] == key]
+    return max([since_s, *(time_s for time_s in lost_s if time_s <= until_s)])
