@@ -13,26 +13,10 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 # Heard also where the tests run in the background of a shell, which has it ignored; what they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from pathlib import Path
-
 import pytest
 import torch
 
 torch.set_num_threads(1)
-
-# What starts a Ray, one of several processes: two at a time are too much for two cores.
-_RAY = {
-    *("test_addresses", "test_contracts_ray", "test_contracts_tune", "test_faults_cluster", "test_faults_signals"),
-    *("test_faults_storage", "test_faults_workers", "test_job", "test_live_view", "test_viewers"),
-    *("test_search_chaos", "test_search_scale"),
-}
-
-
-def pytest_collection_modifyitems(items):
-    """A file's tests share a process of pytest-xdist and so their fixtures; what starts a Ray has one for itself."""
-    for item in items:
-        group = "ray" if item.path.stem in _RAY else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from launching import RunCli, cli_command
 
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.slow
 SHORT = ("--trial-steps", "12", "--seeds", "1", "--workers", "1")
 
 
-def search(image_file: Path, out: Path, *, budget: str) -> list[str]:
-    return ["search", "--data", str(image_file), "--budget", budget, "--out", str(out), *SHORT]
+def search(data: Sequence[str], out: Path, *, budget: str) -> list[str]:
+    return ["search", *data, "--budget", budget, "--out", str(out), *SHORT]
 
 
 def result_of(folder: Path) -> dict[str, Any]:
@@ -34,10 +35,28 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(image_file: Path, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def read_only(image_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The images, in a folder of their own in which nobody may write (but root may)."""
+    folder = tmp_path_factory.mktemp("read_only")
+    path = folder / "images.npy"
+    shutil.copy(image_file, path)
+    for made in (path, folder):
+        made.chmod(0o555)
+    yield path
+    folder.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def data(read_only: Path, quick_metric: str) -> tuple[str, ...]:
+    """Options that name the images and the metric of every job here."""
+    return ("--data", str(read_only), "--metric", quick_metric)
+
+
+@pytest.fixture(scope="module")
+def finished(data: tuple[str, ...], run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of 8 trials and one block, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    done = run_cli(*search(image_file, out, budget="8trials"))
+    done = run_cli(*search(data, out, budget="8trials"))
     assert done.returncode == 0, done.stderr
     return out, done.stdout
 
@@ -54,6 +73,15 @@ def test_a_job_leaves_the_documented_run_folder(finished: tuple[Path, str]) -> N
     assert recommended.provenance is not None
     assert recommended.provenance["conclusion"] == "not enough evidence"
     assert (folder / "model" / "checkpoint.safetensors").is_file()
+
+
+def test_data_may_be_read_only_and_nothing_is_written_beside_it(
+    finished: tuple[Path, str], read_only: Path, image_file: Path
+) -> None:
+    assert result_of(finished[0])["trials"]
+    assert [path.name for path in read_only.parent.iterdir()] == ["images.npy"]
+    assert read_only.read_bytes() == image_file.read_bytes()
+    assert np.load(read_only, mmap_mode="r").shape == (160, 16, 16)
 
 
 def test_the_summary_says_what_is_in_the_folder(finished: tuple[Path, str]) -> None:
@@ -81,20 +109,20 @@ def test_no_trial_saw_the_final_split(finished: tuple[Path, str]) -> None:
 
 
 def test_equal_seeds_give_equal_proposals_and_distances(
-    finished: tuple[Path, str], image_file: Path, run_cli: RunCli, tmp_path: Path
+    finished: tuple[Path, str], data: tuple[str, ...], run_cli: RunCli, tmp_path: Path
 ) -> None:
     again = tmp_path / "again"
-    assert run_cli(*search(image_file, again, budget="8trials")).returncode == 0
+    assert run_cli(*search(data, again, budget="8trials")).returncode == 0
     assert result_of(again)["trials"] == result_of(finished[0])["trials"]
     assert result_of(again)["verdict"] == result_of(finished[0])["verdict"]
 
 
 def test_stopped_and_killed_a_job_goes_on_without_loss(
-    finished: tuple[Path, str], image_file: Path, run_cli: RunCli, tmp_path: Path
+    finished: tuple[Path, str], data: tuple[str, ...], run_cli: RunCli, tmp_path: Path
 ) -> None:
     """Ctrl-C, SIGTERM and kill -9 in one job, then to its end, which must be that of the run never stopped."""
     out = tmp_path / "stopped"
-    command = search(image_file, out, budget="8trials")
+    command = search(data, out, budget="8trials")
     spent_before = 0.0
     for number, num_looks, code in ((signal.SIGINT, 1, 130), (signal.SIGTERM, 5, 143), (signal.SIGKILL, 12, -9)):
         process = start(command)
@@ -146,11 +174,11 @@ def test_a_stop_between_two_trials_is_heard(image_file: Path, tmp_path: Path) ->
 
 
 def test_beside_a_second_driver_and_with_a_killed_worker_a_job_ends_as_if_undisturbed(
-    finished: tuple[Path, str], image_file: Path, run_cli: RunCli, tmp_path: Path
+    finished: tuple[Path, str], data: tuple[str, ...], run_cli: RunCli, tmp_path: Path
 ) -> None:
     """The second driver is refused, `status` works meanwhile, and a killed worker's trial goes on in a new one."""
     out = tmp_path / "worker"
-    process = start(search(image_file, out, budget="8trials"))
+    process = start(search(data, out, budget="8trials"))
     wait_for_looks(out / "events.jsonl", count=3, process=process)
     for worker in workers_of(process.pid):
         os.kill(worker, signal.SIGKILL)
@@ -190,9 +218,9 @@ def test_a_finished_run_is_verified_further_and_searched_further(
     assert {arm["name"] for arm in before["arms"]} <= {arm["name"] for arm in after["arms"]}
 
 
-def test_a_time_budget_holds(image_file: Path, run_cli: RunCli, tmp_path: Path) -> None:
+def test_a_time_budget_holds(data: tuple[str, ...], run_cli: RunCli, tmp_path: Path) -> None:
     out = tmp_path / "timed"
-    done = run_cli(*search(image_file, out, budget="90cpu-s"))
+    done = run_cli(*search(data, out, budget="90cpu-s"))
     assert done.returncode == 0, done.stderr
     assert result_of(out)["spent_s"] <= 90 * 1.02
     assert "RUNNING" not in states(out)
