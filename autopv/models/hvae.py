@@ -226,28 +226,30 @@ class Hvae(VideoGenerator):
 
         Frame t < T is Gaussian around its prediction with variance s^2 / w_t, s the likelihood's scale, which the last
         frame alone moves: a weight is thus the precision asked of a frame against that of the image, an easy (blurred)
-        frame cannot buy itself a small scale and swamp the loss, and the bound stays one bound. At weight 0 a frame is
-        free.
+        frame cannot buy itself a small scale and swamp the loss, and the bound stays one bound.
         """
         frames = frames_BTCHW * 2 - 1
         features = self._encode(frames.flatten(1, 2))
         latents = self._split_latents(noise["latents"])
-        state, rate = self._first_state(len(frames)), frames.new_zeros(())
-        painted: list[Tensor] = []
+        state, painted, kls = self._first_state(len(frames)), list[Tensor](), list[Tensor]()
         for index, level in enumerate(self.levels):
             state = self._rise(state, index=index)
             state, kl = level.infer(state, features[self._stage_of_level[index]], noise=latents[index])  # type: ignore[operator]
-            rate = rate + kl
+            kls.append(kl)
             if index in self.read_off:
                 painted.append(self.heads[len(painted)](state).float())
         score, error, log_scale = self.likelihood.score(painted[-1], frames[:, -1])
         errors = [F.mse_loss(frame, frames[:, t]) for t, frame in enumerate(painted[:-1])]
-        rate = rate / frames[:, -1].numel()
-        total = score + (FIRST_RATE_WEIGHT + (1 - FIRST_RATE_WEIGHT) * warmth.clamp(0, 1)) * rate
+        kl_L = torch.stack(kls) / frames[:, -1].numel()
+        total = score + self._weighted_rate(kl_L, warmth=warmth)
         for weight, frame_error in zip(frame_weights_T[:-1], errors, strict=True):
             total = total + weight * self._frame_score(frame_error, log_scale=log_scale.detach())
-        terms = {"distortion": score, "rate": rate, "log_scale": log_scale}
+        terms = {"distortion": score, "rate": kl_L.sum(), "log_scale": log_scale}
         return total, terms | {f"mse_{t + 1}": error for t, error in enumerate((*errors, error))}
+
+    def _weighted_rate(self, kl_L: Tensor, *, warmth: Tensor) -> Tensor:
+        """The levels' rates (coarse to fine) as they count in the loss: all warm up together."""
+        return (FIRST_RATE_WEIGHT + (1 - FIRST_RATE_WEIGHT) * warmth.clamp(0, 1)) * kl_L.sum()
 
     def _frame_score(self, error: Tensor, *, log_scale: Tensor) -> Tensor:
         """What a pseudo frame's squared error costs at weight 1: as much as the same error of the image."""

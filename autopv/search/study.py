@@ -33,7 +33,8 @@ _REDUCTION = 2
 class TrialRecord:
     """One trial as the study knows it.
 
-    state: running, complete, stopped, failed, or unpaid (for want of budget; more can revive it). looks: share of compute -> distance.
+    state: running, complete, stopped, failed, or unpaid (for want of budget; more can revive it).
+    looks: share of compute -> distance.
     """
 
     key: str
