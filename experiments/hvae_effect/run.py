@@ -8,10 +8,12 @@ import functools
 import json
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from arms import BRIEF, Job, arms, jobs
 from variants import VARIANTS
@@ -27,6 +29,7 @@ from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
 
 SIZE_PX = 16
+DIGITS_PX = 8
 NUM_BOUND = 400
 """Images on which the evidence bound is computed, of those trained on and of those held out."""
 RELATIVE_MEMORY = 6.94
@@ -35,7 +38,16 @@ RELATIVE_MEMORY = 6.94
 
 @functools.cache
 def material(domain: str) -> Material:
-    return Material.load(Setup(data=domain, size_px=SIZE_PX))
+    """The images; scikit-learn's digits (16 grey levels) are written as an .npz file of this process's own first."""
+    if domain != "digits":
+        return Material.load(Setup(data=domain, size_px=SIZE_PX))
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "digits.npz"
+        np.savez(path, images=(digits.images * (255 / 16)).round().astype(np.uint8), labels=digits.target)
+        return Material.load(Setup(data=str(path), size_px=DIGITS_PX))
 
 
 class LongAverage:
@@ -92,7 +104,7 @@ def train(task: tuple[Job, str]) -> None:
         return Trainer(
             VARIANTS[job.variant].model,
             preset=VARIANTS[job.variant].preset,
-            size_px=SIZE_PX,
+            size_px=images_NCHW.shape[-1],
             channels=images_NCHW.shape[1],
             policy=policy,
             images_NCHW=images_NCHW,

@@ -112,6 +112,8 @@ def worth_of_looks(recorded: Recorded) -> list[dict[str, Any]]:
     names = [
         a for a in arms() if all((study[0].domain, study[0].num_images, a, seed) in recorded.rows for seed in seeds)
     ]
+    if not names:
+        return []
 
     def key(arm: str, seed: int) -> tuple[str, int, str, int]:
         return (study[0].domain, study[0].num_images, arm, seed)
@@ -189,9 +191,20 @@ def table(title: str, found: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def worth_table(worth: Sequence[dict[str, Any]]) -> list[str]:
+    columns = [name for name in worth[0] if name != "look"]
+    lines = ["", "### Rank correlation of looks with later excess (95% bootstrap over policies)", ""]
+    lines += ["| look | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for row in worth:
+        cells = ["" if row[c] is None else f"{row[c][0]:.2f} ({row[c][1]:.2f} to {row[c][2]:.2f})" for c in columns]
+        lines.append(f"| {row['look']} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/hvae_effect"))
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and table.md (default: this one)")
     options = parser.parse_args()
     recorded = Recorded(options.work)
     settings = json.loads((options.work / "settings.json").read_text())
@@ -211,14 +224,11 @@ def main() -> None:
                                     "equal": fair, "arms": found})  # fmt: skip
                     lines += table(title, found)
     worth = worth_of_looks(recorded)
-    lines += ["", "### Rank correlation of looks with later excess (95% bootstrap over policies)", ""]
-    columns = [name for name in worth[0] if name != "look"]
-    lines += ["| look | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
-    for row in worth:
-        cells = ["" if row[c] is None else f"{row[c][0]:.2f} ({row[c][1]:.2f} to {row[c][2]:.2f})" for c in columns]
-        lines.append(f"| {row['look']} | " + " | ".join(cells) + " |")
+    if worth:
+        lines += worth_table(worth)
     errors = extrapolation_errors(recorded)
-    lines += ["", f"Mean absolute error of the predicted log excess at 3x: {errors}"]
+    if errors:
+        lines += ["", f"Mean absolute error of the predicted log excess at 3x: {errors}"]
     trainings = [
         {"domain": d, "num_images": n, "arm": a, "seed": s, "rows": list(rows.values())}
         for (d, n, a, s), rows in recorded.rows.items()
@@ -234,8 +244,9 @@ def main() -> None:
         "extrapolation_errors": errors,
         "trainings": trainings,
     }
-    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (HERE / "table.md").write_text("\n".join(lines).strip() + "\n")
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "table.md").write_text("\n".join(lines).strip() + "\n")
     print("\n".join(lines))
 
 

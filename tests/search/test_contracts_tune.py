@@ -20,6 +20,8 @@ from faulty import Items, travels
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from ray import tune
+from ray._private import ray_constants, worker
+from ray._raylet import METRICS_AGENT_PORT_NAME
 from ray.train._internal.storage import StorageContext
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -343,3 +345,13 @@ def test_workers_start_side_by_side_and_report_without_the_metric(
     executor.run(source, inputs=str(tmp_path))
     num_met = {seed: outcome.look and outcome.look.distance for seed, outcome in source.outcomes.items()}
     assert num_met == {1: 2, 2: 2}, [outcome.failure for outcome in source.outcomes.values()]
+
+
+def test_ray_starts_without_the_helpers_that_nothing_here_uses(executor: Executor) -> None:
+    """`ray_session._few_helpers` takes the place of names that are not public: that it still does something."""
+    node = worker._global_node
+    started = {kind for kind, _ in node.live_processes()}
+    assert {ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET} <= started
+    assert not started & {ray_constants.PROCESS_TYPE_MONITOR, ray_constants.PROCESS_TYPE_LOG_MONITOR}
+    ports = Path(node.get_session_dir_path()).glob(f"*{METRICS_AGENT_PORT_NAME}*")
+    assert [path.read_text() for path in ports] == ["-1"], "it would have been waited for"
