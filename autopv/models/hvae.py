@@ -229,18 +229,18 @@ class Hvae(VideoGenerator):
         frame cannot buy itself a small scale and swamp the loss, and the bound stays one bound.
         """
         frames = frames_BTCHW * 2 - 1
-        features = self._encode(frames.flatten(1, 2))
-        latents = self._split_latents(noise["latents"])
-        state, painted, kls = self._first_state(len(frames)), list[Tensor](), list[Tensor]()
+        features, latents = self._encode(frames.flatten(1, 2)), self._split_latents(noise["latents"])
+        state, rates = self._first_state(len(frames)), []
+        painted: list[Tensor] = []
         for index, level in enumerate(self.levels):
             state = self._rise(state, index=index)
             state, kl = level.infer(state, features[self._stage_of_level[index]], noise=latents[index])  # type: ignore[operator]
-            kls.append(kl)
+            rates.append(kl)
             if index in self.read_off:
                 painted.append(self.heads[len(painted)](state).float())
         score, error, log_scale = self.likelihood.score(painted[-1], frames[:, -1])
         errors = [F.mse_loss(frame, frames[:, t]) for t, frame in enumerate(painted[:-1])]
-        kl_L = torch.stack(kls) / frames[:, -1].numel()
+        kl_L = torch.stack(rates) / frames[:, -1].numel()
         total = score + self._weighted_rate(kl_L, warmth=warmth)
         for weight, frame_error in zip(frame_weights_T[:-1], errors, strict=True):
             total = total + weight * self._frame_score(frame_error, log_scale=log_scale.detach())

@@ -4,6 +4,7 @@ import importlib
 import logging
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ _START_ATTEMPTS = 5
 # A machine of a cluster that does not answer within this long is not there.
 _ANSWER_S = 5.0
 _SCRATCH = "ray_scratch"
+# Above the ports of Ray's workers, below those that systems give to connections.
+_PORTS = (20000, 32768)
 # Ray's words for a device.
 RESOURCE = {"cpu": "CPU", "gpu": "GPU"}
 
@@ -273,8 +276,21 @@ def _few_helpers() -> Iterator[None]:
 
 
 def _free_port() -> int:
-    """A port of this machine that nobody listens at now."""
-    with socket.socket() as bound:
+    """A port of this machine that nobody listens at now.
+
+    Ray's helper takes it seconds later, and takes Ray down with it if it cannot: so it is none of those that the system
+    meanwhile gives to connections (of another Ray, say), and none that Ray gives to its workers.
+    """
+    first, end = _PORTS
+    with suppress(OSError, ValueError):
+        end = min(end, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0]))
+    draw = random.SystemRandom()
+    for _ in range(100 if first < end else 0):
+        port = draw.randrange(first, end)
+        with socket.socket() as bound, suppress(OSError):
+            bound.bind(("", port))
+            return port
+    with socket.socket() as bound:  # they are all taken, or the system gives them all to connections
         bound.bind(("", 0))
         return int(bound.getsockname()[1])
 
