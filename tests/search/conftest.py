@@ -1,14 +1,16 @@
 """A small set of real-looking images and the command line, run as users run it."""
 
 import os
+import shutil
 import subprocess
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from launching import RunCli, cli_command
+from launching import RunCli, cli_command, search
 from torch import nn
 
 
@@ -48,3 +50,30 @@ def run_cli() -> RunCli:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def read_only(image_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The images, in a folder of their own in which nobody may write (but root may)."""
+    folder = tmp_path_factory.mktemp("read_only")
+    path = folder / "images.npy"
+    shutil.copy(image_file, path)
+    for made in (path, folder):
+        made.chmod(0o555)
+    yield path
+    folder.chmod(0o755)
+
+
+@pytest.fixture(scope="session")
+def data(read_only: Path, quick_metric: str) -> tuple[str, ...]:
+    """Options that name the images and the metric of every job here."""
+    return ("--data", str(read_only), "--metric", quick_metric)
+
+
+@pytest.fixture(scope="session")
+def finished(data: tuple[str, ...], run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of 8 trials and one block, and what it printed."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = run_cli(*search(data, out, budget="8trials"))
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
