@@ -252,7 +252,8 @@ def test_interrupted_ray_returns_as_if_all_were_well(
 ) -> None:
     """Trap 14: SIGINT makes `fit()` return normally with RUNNING trials left.
 
-    Closed: test_interrupted_jobs.py::test_stopped_and_killed_a_job_goes_on_without_loss and test_a_stop_between_two_trials_is_heard,
+    Closed: test_interrupted_jobs.py::test_stopped_and_killed_a_job_goes_on_without_loss and
+    test_a_stop_between_two_trials_is_heard,
     test_faults_signals.py::test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind.
     """
     monkeypatch.delenv(SIGINT_HANDLER, raising=False)  # Ray's own behaviour, not the one autopv asks for
