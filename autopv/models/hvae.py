@@ -226,7 +226,7 @@ class Hvae(VideoGenerator):
 
         Frame t < T is Gaussian around its prediction with variance s^2 / w_t, s the likelihood's scale, which the last
         frame alone moves: a weight is thus the precision asked of a frame against that of the image, an easy (blurred)
-        frame cannot buy itself a small scale and swamp the loss, and the bound stays one bound.
+        frame cannot buy itself a small scale and swamp the loss, and the bound stays one; a frame of weight 0 is free.
         """
         frames = frames_BTCHW * 2 - 1
         features, latents = self._encode(frames.flatten(1, 2)), self._split_latents(noise["latents"])

@@ -11,7 +11,7 @@ from autopv.search.budget import Budget
 from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger
 from autopv.search.run_folder import RunFolder
-from autopv.search.study import read_records
+from autopv.search.study import STATES, read_records
 
 # Beside excesses and intervals a seed's distance needs no digit after the point from here on.
 _COARSE = 100
@@ -135,8 +135,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _trial_counts(trials: Sequence[Mapping[str, Any]]) -> str:
     states = [trial["state"] for trial in trials]
-    named = ("complete", "stopped", "unpaid", "failed", "running")
-    counted = [f"{states.count(state)} {state}" for state in named if state in states]
+    counted = [f"{states.count(state)} {state}" for state in STATES if state in states]
     return ", ".join(counted) or "none"
 
 

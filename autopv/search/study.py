@@ -22,6 +22,8 @@ from autopv.search.work import Look, Outcome, WorkItem
 from autopv.spaces import Space
 from autopv.verify.controls import Control
 
+STATES = ("complete", "stopped", "unpaid", "failed", "running")
+"""Of a trial: unpaid ended for want of budget, and more of it can revive it."""
 _STUDIES = ("controls", "search")
 # Rungs are reported to Optuna in percent of a trial's compute.
 _PERCENT = 100
@@ -33,8 +35,7 @@ _REDUCTION = 2
 class TrialRecord:
     """One trial as the study knows it.
 
-    state: running, complete, stopped, failed, or unpaid (for want of budget; more can revive it).
-    looks: share of compute -> distance.
+    state: one of STATES. looks: share of compute -> distance.
     """
 
     key: str

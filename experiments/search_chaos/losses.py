@@ -1,5 +1,6 @@
 """How much training was done twice: what a kill destroyed, against all that was trained."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -135,13 +136,8 @@ def losses_of(
     }
     keys = [key for key in hit_keys(strike, events, until_s=until_s) if key not in ended]
     given_s = {key: _given_s(key, events, since_s=since_s, until_s=strike.time_s) for key in keys}
-    told = {
-        key
-        for event in events
-        if event["event"] in ("progress", "look")
-        and (key := event["key"]) in given_s
-        and given_s[key] <= event["time"] <= strike.time_s
-    }
+    reports = [event for event in events if event["event"] in ("progress", "look") and event["time"] <= strike.time_s]
+    told = {event["key"] for event in reports if event["time"] >= given_s.get(event["key"], math.inf)}
     # Which worker had which item is not seen from outside: those that never trained had items that never reported.
     silent = [key for key in keys if key not in told]
     idle = silent[: max(0, len(keys) - num_trained)]

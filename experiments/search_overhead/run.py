@@ -23,11 +23,8 @@ def measured(run: Path) -> dict[str, Any]:
     folder = RunFolder(run)
     settings = folder.settings()
     ledger = Ledger(folder.ledger, read_only=True)
-    spent_s, use_s, phase_s = (
-        ledger.spent_s(),
-        dict(ledger.usage()),
-        {phase: ledger.spent_s(phase=phase) for phase in ("search", "verify")},
-    )
+    spent_s, use_s = ledger.spent_s(), ledger.usage()
+    phase_s = {phase: ledger.spent_s(phase=phase) for phase in ("search", "verify")}
     ledger.close()
     useful_s = sum(use_s.get(use, 0.0) for use in ("training", "evaluation", "rendering"))
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))

@@ -25,7 +25,6 @@ from autopv.verify.blocks import Arm
 from autopv.verify.controls import IMAGE_ONLY
 
 PHASES = ("search", "verify")
-STATES = ("complete", "stopped", "unpaid", "failed", "running")
 # A driver that works writes into the ledger every second, and reports progress every few.
 _SILENCE_S = 60.0
 

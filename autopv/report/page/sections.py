@@ -12,11 +12,12 @@ from autopv.report.numbers import distance_text
 from autopv.report.page.charts import Part, stacked_bar
 from autopv.report.page.comparison import arm_rows, forest
 from autopv.report.page.curves import best_so_far, learning_curves
-from autopv.report.page.facts import PHASES, STATES, Facts
+from autopv.report.page.facts import PHASES, Facts
 from autopv.report.page.images import Pictures
 from autopv.report.page.setting import metric_words, setting_values
 from autopv.report.page.verdict import verdict_values
 from autopv.report.page.words import policy_words, time_words
+from autopv.search.study import STATES
 
 Values = dict[str, Any]
 # Longer lists of trials are folded.

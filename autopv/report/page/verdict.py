@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from autopv.policy import Policy
-from autopv.report.page.facts import STATES, Facts
+from autopv.report.page.facts import Facts
 from autopv.report.page.setting import data_flags
 from autopv.report.page.words import change_words, command, date_words, policy_words, time_words
+from autopv.search.study import STATES
 from autopv.verify.controls import IMAGE_ONLY
 from autopv.verify.statistics import MIN_BLOCKS
 
