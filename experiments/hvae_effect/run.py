@@ -8,12 +8,12 @@ import functools
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from arms import BRIEF, Job, arms, jobs
 from variants import VARIANTS
@@ -28,6 +28,9 @@ from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
 
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from digits import digits_file
+
 SIZE_PX = 16
 DIGITS_PX = 8
 NUM_BOUND = 400
@@ -38,16 +41,11 @@ RELATIVE_MEMORY = 6.94
 
 @functools.cache
 def material(domain: str) -> Material:
-    """The images; scikit-learn's digits (16 grey levels) are written as an .npz file of this process's own first."""
+    """The images of a demo set, or the digits."""
     if domain != "digits":
         return Material.load(Setup(data=domain, size_px=SIZE_PX))
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "digits.npz"
-        np.savez(path, images=(digits.images * (255 / 16)).round().astype(np.uint8), labels=digits.target)
-        return Material.load(Setup(data=str(path), size_px=DIGITS_PX))
+        return Material.load(Setup(data=str(digits_file(Path(folder))), size_px=DIGITS_PX))
 
 
 class LongAverage:

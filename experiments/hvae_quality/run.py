@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -34,6 +35,9 @@ from autopv.training.material import Material, Setup
 from autopv.training.measure import sample_images
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from digits import digits_file
 
 HERE = Path(__file__).parent
 SIZES_PX = {"elpv": 32, "digits": 8}
@@ -101,19 +105,10 @@ ARMS: dict[str, tuple[Callable[..., Trained], Mapping[str, Mapping[str, Any]]]] 
 
 @functools.cache
 def material(domain: str, work: Path) -> Material:
-    """The images: ELPV, or scikit-learn's digits (16 grey levels) written as an .npz file first."""
+    """The images: ELPV, or the digits, written into the work folder first."""
     if domain == "elpv":
         return Material.load(Setup(data="elpv", size_px=SIZES_PX[domain]))
-    path = work / "digits.npz"
-    if not path.exists():
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.savez(file, images=(digits.images * (255 / 16)).round().astype(np.uint8), labels=digits.target)
-        part.replace(path)
-    return Material.load(Setup(data=str(path), size_px=SIZES_PX[domain]))
+    return Material.load(Setup(data=str(digits_file(work)), size_px=SIZES_PX[domain]))
 
 
 @functools.cache

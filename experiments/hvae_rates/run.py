@@ -9,12 +9,12 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from variants import VARIANTS
 
@@ -26,6 +26,9 @@ from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from digits import digits_file
 
 HERE = Path(__file__).parent
 SEEDS = (201, 202)
@@ -52,19 +55,10 @@ SETTINGS = {
 
 @functools.cache
 def material(data: str, size_px: int, work: Path) -> Material:
-    """The images; scikit-learn's digits (16 grey levels) are written as an .npz file first."""
+    """The images; the digits are written into the work folder first."""
     if data != "digits":
         return Material.load(Setup(data=data, size_px=size_px))
-    path = work / "digits.npz"
-    if not path.exists():
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.savez(file, images=(digits.images * (255 / 16)).round().astype(np.uint8), labels=digits.target)
-        part.replace(path)
-    return Material.load(Setup(data=str(path), size_px=size_px))
+    return Material.load(Setup(data=str(digits_file(work)), size_px=size_px))
 
 
 def trained(images_NCHW: torch.Tensor, *, variant: str, steps: int, seed: int) -> VideoGenerator:
