@@ -82,6 +82,18 @@ def test_every_image_is_trained_on_and_no_distance_is_claimed(
 
 
 @pytest.mark.slow
+def test_settings_of_the_optimiser_reach_the_training(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--batch-size", "16", "--learning-rate", "0.001", "--kl-weight", "2", "--flips"]
+    assert main([*command, *flags]) == 0
+    plan = read_info(tmp_path / "model").plan
+    assert (plan.batch_size, plan.learning_rate, plan.kl_weight, plan.horizontal_flips) == (16, 0.001, 2.0, True)
+    assert main([*command, *flags, "--kl-weight", "1", "--resume"]) == 2
+    assert "--kl-weight" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_other_settings_are_refused_unless_forced(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 0
     longer = [*command, "--steps", "14", "--resume"]
@@ -102,6 +114,7 @@ def test_other_settings_are_refused_unless_forced(command: list[str], capsys: py
         (["--patience", "0"], "--patience 0 would change nothing"),
         (["--metric", "fid"], "--metric fid would change nothing"),
         (["--resume"], "holds no"),
+        (["--kl-weight", "-1"], "kl_weight"),
     ],
 )
 def test_what_cannot_be_is_answered_by_one_message(

@@ -190,6 +190,13 @@ def _add_train_and_sample(commands: _Commands) -> None:
     train.add_argument("--device", choices=("cpu", "cuda"), help="where to train; default: cuda if there is one")
     train.add_argument("--batch-size", type=_positive, metavar="N", help="images a step; default: the plan's, 32")
     train.add_argument("--learning-rate", type=float, metavar="R", help="of AdamW, at its height; default: the plan's")
+    train.add_argument(
+        "--kl-weight",
+        type=float,
+        metavar="W",
+        help="how often the KL terms of hvae count in its loss; above 1 helps where few simple images are learnt by "
+        "heart; default: the plan's, 1",
+    )
     train.add_argument("--flips", action="store_true", help="mirror half of the images, where left and right are alike")
     train.add_argument(
         "--precision",

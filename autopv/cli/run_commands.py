@@ -102,6 +102,7 @@ def train(arguments: argparse.Namespace) -> int:
         compiled=arguments.compile,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
+        kl_weight=arguments.kl_weight,
         flips=arguments.flips,
         resume=arguments.resume,
         force=arguments.force,

@@ -55,12 +55,12 @@ class VideoGenerator(nn.Module, ABC):
         frame_weights_T: Sequence[float],
         labels: Tensor | None = None,
         generator: torch.Generator,
-        warmth: float = 1.0,
+        kl_weight: float = 1.0,
     ) -> LossTerms:
         """The training loss of one batch of videos; `frame_weights_T` weighs each frame's part, the last one's is 1.
 
-        `warmth` is the share of the loss's warm-up that is behind, for families whose loss begins gently; at 1 it is
-        the loss the family stands for.
+        `kl_weight` says how often the rate counts (the divergence of the latents from their prior) in families that
+        have one; at 1 the loss is the bound they stand for.
 
         Raises:
             ModelError: the videos, weights or labels do not fit the model.
@@ -71,7 +71,7 @@ class VideoGenerator(nn.Module, ABC):
             frames_BTCHW,
             frame_weights_T=frames_BTCHW.new_tensor(frame_weights_T),
             noise=self.draw_noise(len(frames_BTCHW), generator=generator),
-            warmth=frames_BTCHW.new_tensor(warmth),
+            kl_weight=frames_BTCHW.new_tensor(kl_weight),
         )
         return LossTerms(total, {name: value.detach() for name, value in terms.items()})
 
@@ -81,7 +81,7 @@ class VideoGenerator(nn.Module, ABC):
 
     @abstractmethod
     def loss_terms(
-        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], warmth: Tensor
+        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], kl_weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its named parts, scalars: `loss` of checked input without chance.
 

@@ -25,9 +25,6 @@ from autopv.models.likelihood import build_likelihood
 
 # Log scales of prior and posterior stay in here: exp() of them neither overflows nor vanishes in float32.
 LOG_SCALE_RANGE = (-6.0, 3.0)
-# At full weight from the start the rate silences most latents before the decoder can use them: measured, the samples of
-# a brief training are clearly worse without a warm-up.
-FIRST_RATE_WEIGHT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,9 +217,9 @@ class Hvae(VideoGenerator):
         return {"latents": torch.randn(num_images, num_latents, generator=generator, device=self.device)}
 
     def loss_terms(
-        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], warmth: Tensor
+        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], kl_weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The negative evidence bound in nats per channel value of the image, up to a constant (the rate warming up).
+        """The negative evidence bound in nats per channel value of the image, up to a constant, if `kl_weight` is 1.
 
         Frame t < T is Gaussian around its prediction with variance s^2 / w_t, s the likelihood's scale, which the last
         frame alone moves: a weight is thus the precision asked of a frame against that of the image, an easy (blurred)
@@ -241,15 +238,15 @@ class Hvae(VideoGenerator):
         score, error, log_scale = self.likelihood.score(painted[-1], frames[:, -1])
         errors = [F.mse_loss(frame, frames[:, t]) for t, frame in enumerate(painted[:-1])]
         kl_L = torch.stack(rates) / frames[:, -1].numel()
-        total = score + self._weighted_rate(kl_L, warmth=warmth)
+        total = score + self._weighted_rate(kl_L, kl_weight=kl_weight)
         for weight, frame_error in zip(frame_weights_T[:-1], errors, strict=True):
             total = total + weight * self._frame_score(frame_error, log_scale=log_scale.detach())
         terms = {"distortion": score, "rate": kl_L.sum(), "log_scale": log_scale}
         return total, terms | {f"mse_{t + 1}": error for t, error in enumerate((*errors, error))}
 
-    def _weighted_rate(self, kl_L: Tensor, *, warmth: Tensor) -> Tensor:
-        """The levels' rates (coarse to fine) as they count in the loss: all warm up together."""
-        return (FIRST_RATE_WEIGHT + (1 - FIRST_RATE_WEIGHT) * warmth.clamp(0, 1)) * kl_L.sum()
+    def _weighted_rate(self, kl_L: Tensor, *, kl_weight: Tensor) -> Tensor:
+        """The levels' rates (coarse to fine) as they count in the loss: all alike."""
+        return kl_weight * kl_L.sum()
 
     def _frame_score(self, error: Tensor, *, log_scale: Tensor) -> Tensor:
         """What a pseudo frame's squared error costs at weight 1: as much as the same error of the image."""

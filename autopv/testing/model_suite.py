@@ -165,7 +165,9 @@ class ModelSuite:
         learner = Learner(model, plan=TrainingPlan(total_flops=1e9))
         start = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
         for step in range(30):
-            learner.step(target, frame_weights_T=[0.1, 1.0], warmth=1.0, learning_rate=5e-3, generator=_generator(step))
+            learner.step(
+                target, frame_weights_T=[0.1, 1.0], kl_weight=1.0, learning_rate=5e-3, generator=_generator(step)
+            )
         end = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
         assert float(end) < 0.5 * float(start)
 

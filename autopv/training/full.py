@@ -46,7 +46,7 @@ class TrainRequest(Setup):
     too; nothing is measured then. keep_every: also keep the model after each so many steps of this training.
     force: with `resume`, go on although policy, length, seed, data, metric, looks or autopv's version are others.
     precision and compiled: None takes what is fastest here, found out by trying, or what a resumed training began with.
-    batch_size, learning_rate: None leaves them to the plan. flips: half of the images are mirrored.
+    batch_size, learning_rate, kl_weight: None leaves them to the plan. flips: half of the images are mirrored.
     """
 
     policy: Policy
@@ -59,6 +59,7 @@ class TrainRequest(Setup):
     compiled: bool | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    kl_weight: float | None = None
     flips: bool = False
     num_looks: int | None = None
     patience: int | None = None
@@ -338,11 +339,11 @@ def _trainer(request: TrainRequest, material: FullMaterial, *, listener: Trainin
             execution=execution,
         )
 
-    changes = {"batch_size": request.batch_size, "learning_rate": request.learning_rate}
+    changes = {name: getattr(request, name) for name in ("batch_size", "learning_rate", "kl_weight")}
     plan = TrainingPlan(
         total_flops=1e15,
         horizontal_flips=request.flips,
-        **{name: value for name, value in changes.items() if value is not None},  # type: ignore[arg-type]
+        **{name: value for name, value in changes.items() if value is not None},
     )
     flops_per_step = build(Policy.image_only(), plan, Execution()).flops_per_step
     plan = replace(plan, total_flops=request.steps * flops_per_step)

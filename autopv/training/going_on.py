@@ -24,7 +24,7 @@ from autopv.training.trainer import Trainer
 _FLAGS = {"plan.total_flops": "--steps", "num_looks": "--looks", "patience": "--patience", "policy": "--policy"}
 _FLAGS |= {"seed": "--seed", "metric": "--metric", "trained_on": "--all-images", "data_digest": "--data"}
 _FLAGS |= {"plan.batch_size": "--batch-size", "plan.learning_rate": "--learning-rate"}
-_FLAGS |= {"plan.horizontal_flips": "--flips"}
+_FLAGS |= {"plan.kl_weight": "--kl-weight", "plan.horizontal_flips": "--flips"}
 # Differences that leave the looks so far as good as they were.
 _HARMLESS = ("autopv_version", "num_looks", "patience")
 

@@ -53,7 +53,7 @@ class Learner:
         frames_BTCHW: Tensor,
         *,
         frame_weights_T: Sequence[float],
-        warmth: float,
+        kl_weight: float,
         learning_rate: float,
         generator: torch.Generator,
     ) -> LossTerms:
@@ -69,7 +69,7 @@ class Learner:
         noise = self.model.draw_noise(len(frames_BTCHW), generator=generator)
         while True:
             try:
-                loss = self._backward(frames_BTCHW, frame_weights_T=frame_weights_T, noise=noise, warmth=warmth)
+                loss = self._backward(frames_BTCHW, frame_weights_T=frame_weights_T, noise=noise, kl_weight=kl_weight)
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.execution.num_parts >= len(frames_BTCHW):
@@ -93,11 +93,11 @@ class Learner:
         return loss
 
     def _backward(
-        self, frames_BTCHW: Tensor, *, frame_weights_T: Sequence[float], noise: Mapping[str, Tensor], warmth: float
+        self, frames_BTCHW: Tensor, *, frame_weights_T: Sequence[float], noise: Mapping[str, Tensor], kl_weight: float
     ) -> LossTerms:
         """The loss terms of a batch, its gradients in place."""
         self._optimizer.zero_grad()
-        weights_T, warm = frames_BTCHW.new_tensor(frame_weights_T), frames_BTCHW.new_tensor(warmth)
+        weights_T, of_kl = frames_BTCHW.new_tensor(frame_weights_T), frames_BTCHW.new_tensor(kl_weight)
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
         for part in self.execution.parts(len(frames_BTCHW)):
@@ -108,7 +108,7 @@ class Learner:
                     frames,
                     frame_weights_T=weights_T,
                     noise={name: value[part] for name, value in noise.items()},
-                    warmth=warm,
+                    kl_weight=of_kl,
                 )
             torch.autograd.backward(part_total * share)
             total = part_total.detach() * share + (0 if total is None else total)

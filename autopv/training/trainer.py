@@ -295,7 +295,7 @@ class Trainer:
         loss = self.learner.step(
             frames_BTCHW,
             frame_weights_T=self.policy.frame_weights(self.progress),
-            warmth=self.plan.warmth_at(step, total_steps=self.total_steps),
+            kl_weight=self.plan.kl_weight_at(step, total_steps=self.total_steps),
             learning_rate=learning_rate,
             generator=stream(self.seed, purpose="posterior", step=step, device=self.device),
         )

@@ -10,6 +10,7 @@ BRIEF = 600
 EARLY = (1 / 8, 1 / 4, 1 / 2)
 """Looks before the end of a brief trial, in brief trials."""
 IMAGE_ONLY = "image-only"
+PYRAMID_WEIGHTS = (0.06, 0.3, 1.0)
 WEIGHT, NUM_FRAMES = 0.06, 3
 """What did best among few probes: the arms differ from it in one thing at a time."""
 SEEDS = (201, 202, 203)
@@ -38,6 +39,8 @@ def arms() -> dict[str, Policy]:
         "gamma-T6": _single("gamma", 0.4, num_frames=6),
         "noise-T6-chain": _single("gaussian_noise", 0.18, num_frames=6),
         "noise-T6-star": _single("gaussian_noise", 0.18, num_frames=6, markov_order=5),
+        # Frames at the resolution of the levels they are read off (8 px: 2 and 4 pixels a side), at rising weights.
+        **{f"pyramid-w{weight:g}": _single("pixelate", 0.5, frame_loss_weight=weight) for weight in PYRAMID_WEIGHTS},
         **{f"random-{i + 1}": space.random_policy(i) for i in range(3)},
     }
 
@@ -77,6 +80,7 @@ _CORRUPTIONS = (
     "random-2",
     "random-3",
 )
+_PYRAMIDS = tuple(f"pyramid-w{weight:g}" for weight in PYRAMID_WEIGHTS)
 _LONG = (IMAGE_ONLY, "gamma", "blur")
 _FEW = (IMAGE_ONLY, "gamma", "noise")
 
@@ -97,7 +101,7 @@ def jobs() -> dict[str, list[Job]]:
         "long": each(_LONG, looks=(1.0, 3.0, 9.0)),
         "few": [job for n in (100, 300) for job in each(_FEW, num_images=n, seeds=SEEDS[:2], looks=(1.0, 2.0, 4.0))],
         # Few, simple images, of which image-only training soon knows all that it will.
-        "digits": each(_CORRUPTIONS, domain="digits", seeds=SEEDS[:2], looks=(0.5, 1.0, 2.0, 4.0)),
+        "digits": each((*_CORRUPTIONS, *_PYRAMIDS), domain="digits", seeds=SEEDS[:2], looks=(0.5, 1.0, 2.0, 4.0)),
         "textures": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[:2], looks=(1.0, 3.0)),
         # Why the lead fades: other forces on the pseudo frames, other levels for them, another likelihood.
         "why": [

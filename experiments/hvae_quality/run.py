@@ -31,6 +31,7 @@ from autopv.metrics.neighbours import neighbourhoods
 from autopv.policy import Layer, Policy
 from autopv.report.pictures import write_samples
 from autopv.search.environment import environment
+from autopv.training.execution import Execution
 from autopv.training.material import Material, Setup
 from autopv.training.measure import sample_images
 from autopv.training.plan import TrainingPlan
@@ -44,6 +45,7 @@ SIZES_PX = {"elpv": 32, "digits": 8}
 VIDEO = Policy(num_frames=3, frame_loss_weight=0.06, layers=(Layer(op="gamma", magnitude=0.4, frames=(1, 2)),))
 """One of the best ops of experiments/single_ops, mild, at the setting of that experiment."""
 OURS: dict[str, Policy] = {"hvae": Policy.image_only(), "hvae, pseudo videos": VIDEO}
+OUR_SETTINGS: dict[str, dict[str, Any]] = {f"KL weight {weight:g}": {"kl_weight": weight} for weight in (1.0, 2.0, 4.0)}
 CHOICE_SEED = 0
 """Of the brief trainings; no seed of the comparison."""
 HEADROOM = 1.15
@@ -53,8 +55,11 @@ CALIBRATION = 0.02
 ROW, ROWS = 12, 2
 
 
-def train_ours(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: float, seed: int) -> Trained:
-    """The tiny hierarchical VAE with the plan's defaults; its trunk ends when only the decay's CPU time is left."""
+def train_ours(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: float, seed: int, policy: Policy) -> Trained:
+    """The tiny hierarchical VAE, the plan's defaults but for the setting; it decays when just the decay's time is left.
+
+    setting: what of the plan differs.
+    """
 
     def trainer(*, steps: float) -> Trainer:
         def build(total_flops: float) -> Trainer:
@@ -63,16 +68,18 @@ def train_ours(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: float,
                 preset="tiny",
                 size_px=images_NCHW.shape[-1],
                 channels=images_NCHW.shape[1],
-                policy=setting["policy"],
+                policy=policy,
                 images_NCHW=images_NCHW,
-                plan=TrainingPlan(total_flops=total_flops),
+                plan=TrainingPlan(total_flops=total_flops, **setting),
                 seed=seed,
+                execution=Execution(compiled=True),
             )
 
         return build((steps + 0.5) * build(1e15).flops_per_step)
 
     one = trainer(steps=HEADROOM * cpu_s / _seconds_per_step(trainer(steps=1e6), cpu_s=CALIBRATION * cpu_s))
     trunk = 1 - one.plan.decay_fraction
+    one.train_until(UNTIMED_STEPS / one.total_steps)
     start_s = time.process_time()
     one.train_until(trunk, should_stop=lambda: time.process_time() - start_s >= trunk * cpu_s)
     end_step = min(one.total_steps, math.ceil(one.position / trunk))
@@ -96,11 +103,11 @@ def _seconds_per_step(one: Trainer, *, cpu_s: float) -> float:
 
 
 ARMS: dict[str, tuple[Callable[..., Trained], Mapping[str, Mapping[str, Any]]]] = {
-    **{arm: (train_ours, {"defaults": {"policy": policy}}) for arm, policy in OURS.items()},
+    **{arm: (functools.partial(train_ours, policy=policy), OUR_SETTINGS) for arm, policy in OURS.items()},
     "VAE (pythae)": (train_vae, VAE_SETTINGS),
     "diffusion (diffusers)": (train_diffusion, DIFFUSION_SETTINGS),
 }
-"""How each arm is trained, and its settings, among which the brief trainings choose where there are several."""
+"""How each arm is trained, and its settings, among which the brief trainings choose."""
 
 
 @functools.cache
@@ -182,8 +189,8 @@ def measures(images_NCHW: Tensor, *, domain: str, work: Path) -> dict[str, float
 
 def lines_of(domain: str, choices: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str, str]]:
     """Arm, setting and sampler of each line of the table; the setting did best in the brief trainings, so sampled."""
-    found = {arm: (arm, "defaults", "prior") for arm in OURS}
-    for arm in (arm for arm in ARMS if arm not in OURS):
+    found = {}
+    for arm in dict.fromkeys(row["arm"] for row in choices):
         brief = [row for row in choices if (row["domain"], row["arm"]) == (domain, arm)]
         for number, sampler in enumerate(brief[0]["by_sampler"]):
             best = min(brief, key=lambda row: row["by_sampler"][sampler]["distance"])
@@ -274,9 +281,8 @@ def compare(domain: str, *, minutes: float, options: argparse.Namespace) -> dict
     work = options.work
     brief = [
         (domain, arm, setting, CHOICE_SEED, options.choice_share * minutes)
-        for arm, (_, settings) in ARMS.items()
-        if len(settings) > 1
-        for setting in settings
+        for arm in options.arms
+        for setting in ARMS[arm][1]
     ]
     choices = run_all(brief, work=work, processes=options.processes)
     lines = lines_of(domain, choices)
@@ -326,6 +332,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102])
     parser.add_argument("--domains", nargs="+", choices=tuple(SIZES_PX), default=tuple(SIZES_PX))
+    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/hvae_quality"))
     parser.add_argument("--out", type=Path, default=HERE, help="folder of what is written (default: this one)")

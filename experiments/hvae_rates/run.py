@@ -24,7 +24,7 @@ from autopv.search.environment import environment
 from autopv.training.execution import Execution
 from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
-from autopv.training.plan import TrainingPlan
+from autopv.training.plan import FIRST_KL_SHARE, TrainingPlan
 from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
@@ -65,7 +65,7 @@ def trained(images_NCHW: torch.Tensor, *, variant: str, steps: int, seed: int) -
     """The annealed model after so many steps."""
     chosen = VARIANTS[variant]
 
-    def build(total_flops: float, **changes: Any) -> Trainer:
+    def build(total_flops: float) -> Trainer:
         return Trainer(
             chosen.model,
             preset="tiny",
@@ -73,7 +73,7 @@ def trained(images_NCHW: torch.Tensor, *, variant: str, steps: int, seed: int) -
             channels=images_NCHW.shape[1],
             policy=Policy.image_only(),
             images_NCHW=images_NCHW,
-            plan=TrainingPlan(total_flops=total_flops, **changes),
+            plan=TrainingPlan(total_flops=total_flops, **chosen.plan),
             seed=seed,
             execution=Execution(compiled=True),
         )
@@ -83,8 +83,9 @@ def trained(images_NCHW: torch.Tensor, *, variant: str, steps: int, seed: int) -
         share, learner_step = chosen.warmup_share, one.learner.step
 
         def step(*arguments: object, **named: object) -> object:
-            warmth = min(1.0, one.position / (share * one.total_steps))
-            return learner_step(*arguments, **(named | {"warmth": warmth}))  # type: ignore[arg-type]
+            warm = min(1.0, one.position / (share * one.total_steps))
+            kl_weight = FIRST_KL_SHARE + (1 - FIRST_KL_SHARE) * warm
+            return learner_step(*arguments, **(named | {"kl_weight": kl_weight}))  # type: ignore[arg-type]
 
         one.learner.step = step  # type: ignore[method-assign, assignment]
     model = one.annealed_look(1.0)
@@ -105,9 +106,9 @@ def train(task: tuple[str, str, int, str]) -> None:
     captured: list[torch.Tensor] = []
     weighted_rate = model._weighted_rate  # type: ignore[operator]
 
-    def listening(kl_L: torch.Tensor, *, warmth: torch.Tensor) -> torch.Tensor:
+    def listening(kl_L: torch.Tensor, *, kl_weight: torch.Tensor) -> torch.Tensor:
         captured.append(kl_L)
-        return weighted_rate(kl_L, warmth=warmth)  # type: ignore[operator, no-any-return]
+        return weighted_rate(kl_L, kl_weight=kl_weight)  # type: ignore[operator, no-any-return]
 
     model._weighted_rate = listening  # type: ignore[assignment]
     with torch.no_grad():

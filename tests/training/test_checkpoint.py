@@ -56,6 +56,7 @@ def test_saving_changes_nothing_and_leaves_one_file(make_trainer, tmp_path):
     [
         ({"policy": noise_policy(weight=0.2)}, "policy"),
         ({"plan_changes": {"learning_rate": 1e-3}}, "plan.learning_rate"),
+        ({"plan_changes": {"kl_weight": 2.0}}, "plan.kl_weight"),
         ({"seed": 1}, "seed"),
         ({"images": random_images(seed=1)}, "data_digest"),
     ],

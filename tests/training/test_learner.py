@@ -28,7 +28,7 @@ class Line(VideoGenerator):
     def draw_noise(self, num_images, *, generator):
         return {}
 
-    def loss_terms(self, frames_BTCHW, *, frame_weights_T, noise, warmth):
+    def loss_terms(self, frames_BTCHW, *, frame_weights_T, noise, kl_weight):
         self.batches.append(len(frames_BTCHW))
         if len(frames_BTCHW) > self.fits:
             raise torch.OutOfMemoryError(f"{len(frames_BTCHW)} images")
@@ -51,7 +51,7 @@ def line(**changes):
 def step(learner, *, slope=1.0, rate=0.1, num_images=1):
     learner.model.slope = slope
     frames = torch.zeros(num_images, 1, 1, 8, 8)
-    return learner.step(frames, frame_weights_T=[1.0], warmth=1.0, learning_rate=rate, generator=generator())
+    return learner.step(frames, frame_weights_T=[1.0], kl_weight=1.0, learning_rate=rate, generator=generator())
 
 
 def test_the_first_step_is_adams():
@@ -106,7 +106,7 @@ def test_a_batch_in_parts_makes_the_same_step_up_to_rounding():
         model = build_model("hvae", preset="tiny", size_px=8, channels=1, num_frames=2, seed=0)
         learner = Learner(model, plan=TrainingPlan(total_flops=1e9), execution=Execution(num_parts=num_parts))
         frames = torch.rand(7, 2, 1, 8, 8, generator=generator())
-        keywords = {"frame_weights_T": [0.1, 1.0], "warmth": 1.0, "learning_rate": 1e-3}
+        keywords = {"frame_weights_T": [0.1, 1.0], "kl_weight": 1.0, "learning_rate": 1e-3}
         losses = [float(learner.step(frames, **keywords, generator=generator(i)).total_loss) for i in range(2)]
         return losses
 
@@ -119,7 +119,7 @@ def test_bfloat16_learns_alike():
         model = build_model("hvae", preset="tiny", size_px=8, channels=1, num_frames=2, seed=0)
         learner = Learner(model, plan=TrainingPlan(total_flops=1e9), execution=Execution(precision=precision))
         frames = torch.rand(8, 2, 1, 8, 8, generator=generator())
-        keywords = {"frame_weights_T": [0.1, 1.0], "warmth": 1.0, "learning_rate": 3e-3}
+        keywords = {"frame_weights_T": [0.1, 1.0], "kl_weight": 1.0, "learning_rate": 3e-3}
         found = [float(learner.step(frames, **keywords, generator=generator(i)).total_loss) for i in range(30)]
         assert all(p.dtype == torch.float32 for p in model.parameters())
         return found
@@ -174,7 +174,7 @@ def test_its_state_survives_a_round_trip_into_a_fresh_learner():
     def train(learner, steps):
         for i in steps:
             frames = torch.rand(2, 1, 1, 8, 8, generator=generator(i))
-            learner.step(frames, frame_weights_T=[1.0], warmth=0.5, learning_rate=1e-3, generator=generator(i))
+            learner.step(frames, frame_weights_T=[1.0], kl_weight=0.5, learning_rate=1e-3, generator=generator(i))
 
     straight, first, second = fresh(0), fresh(0), fresh(1)
     train(straight, range(4))

@@ -19,14 +19,20 @@ def test_the_beginning_of_a_long_training_is_that_of_a_brief_one():
     steps = range(100)
     brief, long = ([plan().learning_rate_at(step, total_steps=total) for step in steps] for total in (100, 10000))
     assert brief == long
-    brief, long = ([plan(loss_warmup_steps=7).warmth_at(s, total_steps=total) for s in steps] for total in (100, 10000))
+    gentle = plan(loss_warmup_steps=7)
+    brief, long = ([gentle.kl_weight_at(step, total_steps=total) for step in steps] for total in (100, 10000))
     assert brief == long
 
 
 def test_of_a_very_brief_training_a_tenth_is_warm_up():
     assert plan().learning_rate_at(1, total_steps=20) == 0.25
     assert plan().learning_rate_at(2, total_steps=20) == 0.5
-    assert [plan().warmth_at(step, total_steps=20) for step in (0, 1, 2, 3)] == [0.0, 0.5, 1.0, 1.0]
+    assert [plan().kl_weight_at(step, total_steps=20) for step in (0, 1, 2, 3)] == [0.05, 0.525, 1.0, 1.0]
+
+
+def test_the_kl_terms_warm_up_to_their_weight_and_keep_it():
+    weights = [plan(kl_weight=2.0, loss_warmup_steps=8).kl_weight_at(s, total_steps=100) for s in (0, 4, 8, 99)]
+    assert weights == [0.1, 1.05, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("end", [80, 160, 800])
@@ -67,6 +73,7 @@ def test_a_plan_without_a_length_is_refused():
         ("warmup_steps", -1),
         ("warmup_steps", 2.5),
         ("loss_warmup_steps", -1),
+        ("kl_weight", -0.5),
         ("decay_fraction", 0.0),
         ("decay_fraction", 1.0),
         ("weight_decay", -1.0),

@@ -154,14 +154,14 @@ def test_frames_are_rendered_by_the_policy_and_weighted_by_progress(make_trainer
     seen = []
     take_step = trainer.learner.step
 
-    def spy(frames_BTCHW, *, frame_weights_T, warmth, learning_rate, generator):
-        seen.append((frames_BTCHW, frame_weights_T, warmth))
-        keywords = {"frame_weights_T": frame_weights_T, "warmth": warmth, "learning_rate": learning_rate}
+    def spy(frames_BTCHW, *, frame_weights_T, kl_weight, learning_rate, generator):
+        seen.append((frames_BTCHW, frame_weights_T, kl_weight))
+        keywords = {"frame_weights_T": frame_weights_T, "kl_weight": kl_weight, "learning_rate": learning_rate}
         return take_step(frames_BTCHW, **keywords, generator=generator)
 
     monkeypatch.setattr(trainer.learner, "step", spy)
     trainer.train_until(1.0)
-    assert [warmth for _, _, warmth in seen] == [0.0] + [1.0] * 9
+    assert [weight for _, _, weight in seen] == [0.05] + [1.0] * 9
     for step, (frames, weights, _) in enumerate(seen):
         assert frames.shape == (4, 3, 1, 8, 8)
         assert weights == trainer.policy.frame_weights(step / 10)
