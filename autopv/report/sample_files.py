@@ -96,20 +96,19 @@ class PngFolder(SampleFiles):
             raise InputError(f"--out {out} cannot be written: no right to; choose another folder.")
 
     def write(self, frames_BTCHW: Tensor) -> None:
-        digits = max(_DIGITS, len(str(self.num_samples - 1)))
         for frames_TCHW in frames_BTCHW:
-            name = f"{self.num_written:0{digits}d}"
+            target = self._next()
             # Whole or not at all: an interruption leaves no half of a file, and no video without its image.
-            part = self.out / f".{name}.part"
+            part = self.out / f".{target.stem}.part"
             try:
                 if len(frames_TCHW) == 1:
                     _save_image(part, frames_TCHW[0])
-                    part.replace(self.out / f"{name}.png")
+                    part.replace(target)
                 else:
                     part.mkdir()
                     for t, image_CHW in enumerate(frames_TCHW, start=1):
                         _save_image(part / f"{t:0{len(str(len(frames_TCHW)))}d}.png", image_CHW)
-                    part.replace(self.out / name)
+                    part.replace(target)
             finally:
                 if part.is_dir():
                     shutil.rmtree(part)
@@ -117,9 +116,16 @@ class PngFolder(SampleFiles):
             self.num_written += 1
 
     def finish(self) -> None:
+        # An interruption may come when a file is there and not yet counted.
+        self.num_written += self._next().exists()
         # Each file was whole when it came; where none did, there is no folder either.
         if self._made and self.num_written == 0:
             self.out.rmdir()
+
+    def _next(self) -> Path:
+        """The file, or a video's folder, that comes next."""
+        digits = max(_DIGITS, len(str(self.num_samples - 1)))
+        return self.out / f"{self.num_written:0{digits}d}{'.png' if self.frames_TCHW[0] == 1 else ''}"
 
 
 class _OneFile(SampleFiles):

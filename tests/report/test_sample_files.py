@@ -107,6 +107,22 @@ def test_after_an_interruption_what_is_counted_is_whole(tmp_path, out):
     assert not [name for name in names(tmp_path) if "part" in name]
 
 
+@pytest.mark.parametrize("num_frames", [1, 2])
+def test_an_interruption_between_a_file_and_its_count_miscounts_nothing(tmp_path, monkeypatch, num_frames):
+    real = Path.replace
+
+    def interrupted(self, target):
+        real(self, target)
+        if target.stem == "00001":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    files = open_for(tmp_path / "out", videos(3, num_frames=num_frames))
+    with pytest.raises(KeyboardInterrupt), files:
+        files.write(videos(3, num_frames=num_frames))
+    assert files.num_written == len(list((tmp_path / "out").iterdir())) == 2
+
+
 @pytest.mark.parametrize("out", ["out", "out.npz"])
 def test_an_interruption_before_the_first_sample_leaves_nothing(tmp_path, out):
     with pytest.raises(KeyboardInterrupt), open_for(tmp_path / out, videos()):
