@@ -43,6 +43,12 @@ class VideoGenerator(nn.Module, ABC):
             raise ModelError(f"channels >= 1 must hold, but got channels={channels}")
         if num_frames < 1:
             raise ModelError(f"num_frames >= 1 must hold, but got num_frames={num_frames}")
+        most = self.max_frames(preset=preset, size_px=size_px)
+        if most is not None and num_frames > most:
+            raise ModelError(
+                f"num_frames <= {most} must hold for {family} preset {preset!r} at {size_px} px, but got "
+                f"num_frames={num_frames}: use fewer frames, larger images or a larger preset"
+            )
         self.preset = preset
         self.size_px = size_px
         self.channels = channels
@@ -74,6 +80,12 @@ class VideoGenerator(nn.Module, ABC):
             kl_weight=frames_BTCHW.new_tensor(kl_weight),
         )
         return LossTerms(total, {name: value.detach() for name, value in terms.items()})
+
+    @classmethod
+    def max_frames(cls, *, preset: str, size_px: int) -> int | None:
+        """The longest video that a preset can be built for at this size; None: any."""
+        del preset, size_px
+        return None
 
     @abstractmethod
     def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -200,6 +212,15 @@ def default_size_px(name: str, preset: str) -> int:
     if preset not in sizes:
         raise ModelError(f"model {name!r} has no preset {preset!r}.{nearest(preset, sizes)}")
     return sizes[preset][0]
+
+
+def max_frames(name: str, *, preset: str, size_px: int) -> int | None:
+    """The longest video that a preset of a family can be built for at this size; None: any.
+
+    Raises:
+        ModelError: unknown family.
+    """
+    return _family(name).max_frames(preset=preset, size_px=size_px)
 
 
 def _family(name: str) -> type[VideoGenerator]:

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autopv.errors import ModelError
 from autopv.models.base import VideoGenerator, register_model
 from autopv.models.likelihood import build_likelihood
 
@@ -179,13 +178,8 @@ class Hvae(VideoGenerator):
     def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int) -> None:
         super().__init__(preset=preset, size_px=size_px, channels=channels, num_frames=num_frames)
         self.patch_px = PRESETS[preset].patch_px
-        self.stages = tuple(s for s in PRESETS[preset].stages if s.side <= size_px // self.patch_px)
+        self.stages = _stages(preset, size_px=size_px)
         plan = [stage for stage in self.stages for _ in range(stage.num_levels)]
-        if num_frames > len(plan):
-            raise ModelError(
-                f"num_frames <= {len(plan)} must hold for hvae preset {preset!r} at {size_px} px (each frame needs its "
-                f"own level), but got num_frames={num_frames}: use fewer frames, larger images or a larger preset"
-            )
         self.level_stages = tuple(plan)
         # Plain numbers for the loop over levels: a compiler takes them as constants.
         self._stage_of_level = tuple(self.stages.index(stage) for stage in plan)
@@ -210,6 +204,11 @@ class Hvae(VideoGenerator):
         )
         # One layout throughout, the one `Mix` needs.
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def max_frames(cls, *, preset: str, size_px: int) -> int:
+        """As many as levels: each frame needs its own."""
+        return sum(stage.num_levels for stage in _stages(preset, size_px=size_px))
 
     def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
         """`latents` (N, all levels' sizes): standard normal noise for every level, from one draw."""
@@ -328,6 +327,10 @@ class Hvae(VideoGenerator):
         """The latents of every level, as maps."""
         parts = torch.split(latents, [math.prod(shape) for shape in self._latent_shapes], 1)
         return [part.view(-1, *shape) for part, shape in zip(parts, self._latent_shapes, strict=True)]
+
+
+def _stages(preset: str, *, size_px: int) -> tuple[Stage, ...]:
+    return tuple(stage for stage in PRESETS[preset].stages if stage.side <= size_px // PRESETS[preset].patch_px)
 
 
 def _read_off(num_frames: int, *, num_levels: int, share: float | None) -> tuple[int, ...]:

@@ -108,6 +108,8 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
     ]
     if event["num_defective"] is not None:
         lines.append(f"defect masks: {event['num_defective']} images have a marked defect")
+    if event.get("max_frames"):  # runs of earlier versions tell nothing of it
+        lines.append(f"policies have at most {event['max_frames']} frames: this model takes no more at this image size")
     if event["left_out_ops"]:
         lines.append(f"left out of the search, for want of defect masks: {', '.join(event['left_out_ops'])}")
     if event["skipped"]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from autopv.errors import BudgetError
+from autopv.models.base import max_frames
 from autopv.search.board import Board
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms, stored_floor
@@ -62,9 +63,9 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     torch.set_num_threads(1)  # the workers have the other cores
     RunFolder.check_free(request.out)
     devices = _num_devices(request.budget, trials_per_gpu=request.trials_per_gpu, address=request.address)
-    space = Space.load(request.space)
+    whole = Space.load(request.space)
     material = Material.load(request)
-    whole, space = space, space.for_data(has_masks=material.image_set.has_masks)
+    space = _served(whole, asked=request, size_px=request.resolved_size_px, material=material)
     left_out = sorted({op for op, _ in whole.magnitudes} - {op for op, _ in space.magnitudes})
     metric = material.metric("search")
     if listener is not None:
@@ -135,6 +136,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             skipped=[f"{skipped.name}: {skipped.reason}" for skipped in material.image_set.skipped],
             num_defective=material.image_set.num_defective if material.image_set.has_masks else None,
             left_out_ops=left_out,
+            max_frames=space.num_frames.high if space.num_frames != whole.num_frames else None,
             splits=[len(part) for part in (material.splits.train, material.splits.search, material.splits.final)],
             metric=metric.identity.to_dict(),
             metric_reason=material.choice.reason,
@@ -186,7 +188,7 @@ def _run(
     """Whatever the folder says is left to do, and what is added to it."""
     ledger = Ledger(folder.ledger)
     try:
-        space = Space.load(folder.space).for_data(has_masks=material.image_set.has_masks)
+        space = _served(Space.load(folder.space), asked=settings, size_px=settings.size_px, material=material)
         controls = _controls(space, seed=settings.seed)
         study = SearchStudy(folder.study, space=space, controls=controls, seed=settings.seed, rungs=settings.rungs)
         if extension is not None:
@@ -285,6 +287,12 @@ def _work(
         share=1 / settings.trials_per_gpu,
     ) as executor:
         executor.run(source, inputs=inputs)
+
+
+def _served(space: Space, *, asked: SearchRequest | RunSettings, size_px: int, material: Material) -> Space:
+    """What of a space the data and the model can serve. Raises: SpaceError where nothing is left."""
+    longest = max_frames(asked.model, preset=asked.preset, size_px=size_px)
+    return space.for_data(has_masks=material.image_set.has_masks).for_model(max_frames=longest)
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:

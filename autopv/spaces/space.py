@@ -67,6 +67,20 @@ class Space:
             )
         return replace(self, magnitudes=served)
 
+    def for_model(self, *, max_frames: int | None) -> "Space":
+        """The space without the videos that are too long for a model; None: it takes any.
+
+        Raises: SpaceError where none is left.
+        """
+        if max_frames is None or self.num_frames.high <= max_frames:
+            return self
+        if self.num_frames.low > max_frames:
+            raise SpaceError(
+                f"search space {self.name}: its videos have {self.num_frames.low} frames and more, but the model at "
+                f"this size takes at most {max_frames}; take larger images, a larger preset, or another space"
+            )
+        return replace(self, num_frames=replace(self.num_frames, high=max_frames))
+
     @property
     def digest(self) -> str:
         """sha256 (hex) of what the space says; its name, comments and layout do not matter."""

@@ -6,7 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from autopv.errors import ModelError
-from autopv.models.base import build_model
+from autopv.models.base import build_model, max_frames
 from autopv.models.hvae import PRESETS, Hvae
 from autopv.testing.model_suite import ModelSuite
 
@@ -77,6 +77,7 @@ def test_base_serves_256_px():
 
 def test_more_frames_than_levels_are_refused_with_the_limit():
     num_levels = len(build().levels)
+    assert max_frames("hvae", preset="tiny", size_px=16) == num_levels
     build(num_frames=num_levels)
     with pytest.raises(ModelError, match=rf"num_frames <= {num_levels} .*num_frames={num_levels + 1}"):
         build(num_frames=num_levels + 1)

@@ -40,6 +40,11 @@ def test_the_plan_tells_of_masks_and_of_what_their_want_leaves_out() -> None:
     assert "for want of defect masks: defect_fade" in without
 
 
+def test_the_plan_tells_where_the_model_bounds_the_length() -> None:
+    assert not any("frames" in line for line in plan_lines(PLANNED))
+    assert "at most 6 frames" in " ".join(plan_lines({**PLANNED, "max_frames": 6}))
+
+
 def test_every_line_tells_what_is_spent_and_left() -> None:
     (line,) = lines(look(), earlier=[PLANNED])
     assert "50% spent, 5.0 min left" in line

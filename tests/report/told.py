@@ -22,6 +22,7 @@ PLANNED: Event = {
     "num_images": 300,
     "skipped": ["a/broken.png: truncated"],
     "num_defective": None,
+    "max_frames": None,
     "left_out_ops": [],
     "splits": [180, 60, 60],
     "metric": {"name": "fd_lite0", "input_size_px": 64, "num_images": 60},

@@ -140,6 +140,15 @@ def test_a_space_of_ops_that_the_data_cannot_serve_is_refused(tmp_path: Path) ->
         Space.load(tmp_path / "masks.toml").for_data(has_masks=False)
 
 
+def test_a_model_of_few_levels_is_asked_for_no_longer_videos() -> None:
+    space = Space.load("stage2_expressive")
+    assert space.for_model(max_frames=None) == space.for_model(max_frames=8) == space
+    lengths = {space.for_model(max_frames=6).random_policy(seed).num_frames for seed in range(200)}
+    assert lengths == {2, 3, 4, 5, 6}
+    with pytest.raises(SpaceError, match="stage2_expressive: its videos have 2 frames and more.* at most 1"):
+        space.for_model(max_frames=1)
+
+
 def test_stage_2_reaches_every_length_order_randomness_and_curve() -> None:
     space = Space.load("stage2_expressive")
     policies = [space.random_policy(seed) for seed in range(1500)]
