@@ -12,6 +12,7 @@ from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger
 from autopv.search.run_folder import RunFolder
 from autopv.search.study import STATES, read_records
+from autopv.verify.controls import IMAGE_ONLY
 
 # Beside excesses and intervals a seed's distance needs no digit after the point from here on.
 _COARSE = 100
@@ -95,7 +96,7 @@ def _arms_table(result: Mapping[str, Any]) -> str:
     rows = []
     for c in sorted(verdict["comparisons"], key=lambda c: c["mean_distance"]):
         if c["gain"] is None:
-            change, interval = "reference", ""
+            change, interval = "reference" if c["arm"] == IMAGE_ONLY else "-", ""
         else:
             change = f"{-100 * c['gain']:+.1f}%"
             interval = "" if c["gain_low"] is None else f"[{-100 * c['gain_high']:+.0f}%, {-100 * c['gain_low']:+.0f}%]"

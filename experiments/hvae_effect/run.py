@@ -74,8 +74,11 @@ class LongAverage:
         return model
 
 
-def bound(model: VideoGenerator, policy: Policy, images_NCHW: torch.Tensor) -> float:
-    """Nats per pixel: an upper bound of the image's negative log-likelihood, up to a constant common to all arms."""
+def bound(model: VideoGenerator, policy: Policy, images_NCHW: torch.Tensor) -> tuple[float, float]:
+    """Nats per pixel: an upper bound of the image's negative log-likelihood, up to a constant common to all arms.
+
+    With it, the log of the likelihood's scale.
+    """
     images = images_NCHW[:NUM_BOUND].float() / 255
     donors = images[:64] if "donors" in policy.needs else None
     frames_BTCHW = policy.render(images, generator=torch.Generator().manual_seed(5), donors=donors)
@@ -85,7 +88,7 @@ def bound(model: VideoGenerator, policy: Policy, images_NCHW: torch.Tensor) -> f
             frame_weights_T=policy.frame_weights(1.0),
             generator=torch.Generator().manual_seed(6),
         ).terms
-    return float(terms["distortion"] + terms["rate"])
+    return float(terms["distortion"] + terms["rate"]), float(terms["log_scale"])
 
 
 def train(task: tuple[Job, str]) -> None:
@@ -106,7 +109,7 @@ def train(task: tuple[Job, str]) -> None:
             channels=images_NCHW.shape[1],
             policy=policy,
             images_NCHW=images_NCHW,
-            plan=TrainingPlan(total_flops=total_flops),
+            plan=TrainingPlan(total_flops=total_flops, **VARIANTS[job.variant].plan),
             seed=job.seed,
             execution=Execution(compiled=True),
         )
@@ -124,12 +127,14 @@ def train(task: tuple[Job, str]) -> None:
         fraction = look / job.looks[-1]
         model = one.annealed_look(fraction)
         assert model is not None
+        bound_train, log_scale = bound(model, policy, images_NCHW)
         row: dict[str, float] = {
             "look": look,
             "steps": one.position,
             "distance": measure(model, metric, seed=job.seed),
-            "bound_train": bound(model, policy, images_NCHW),
-            "bound_held_out": bound(model, policy, held_out_NCHW),
+            "bound_train": bound_train,
+            "bound_held_out": bound(model, policy, held_out_NCHW)[0],
+            "log_scale": log_scale,
         }
         if average is not None and look <= 1:
             one.train_until(fraction)

@@ -1,6 +1,7 @@
 """Variants of the hierarchical VAE, each of which tests why the lead of a pseudo video fades."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -25,10 +26,11 @@ class OwnScale(Hvae):
 
 @dataclass(frozen=True)
 class Variant:
-    """A model's registered name and preset."""
+    """A model's registered name and preset, and what of the plan differs from its defaults."""
 
     model: str = "hvae"
     preset: str = "tiny"
+    plan: Mapping[str, float] = field(default_factory=dict)
 
 
 # Registered beside the shipped presets, for this process alone.
@@ -41,5 +43,7 @@ VARIANTS = {
     "own": Variant(model="hvae-own-scale"),
     "mixture": Variant(preset="tiny-mixture"),
     "early": Variant(preset="tiny-early"),
+    "KL 2": Variant(plan={"kl_weight": 2.0}),
 }
-"""By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image."""
+"""By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image; KL
+terms that count twice."""

@@ -145,7 +145,7 @@ def test_a_model_of_few_levels_is_asked_for_no_longer_videos() -> None:
     assert space.for_model(max_frames=None) == space.for_model(max_frames=8) == space
     lengths = {space.for_model(max_frames=6).random_policy(seed).num_frames for seed in range(200)}
     assert lengths == {2, 3, 4, 5, 6}
-    with pytest.raises(SpaceError, match="stage2_expressive: its videos have 2 frames and more.* at most 1"):
+    with pytest.raises(SpaceError, match=r"stage2_expressive: its videos have 2 frames and more.* at most 1"):
         space.for_model(max_frames=1)
 
 
