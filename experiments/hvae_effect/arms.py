@@ -113,6 +113,10 @@ def jobs() -> dict[str, list[Job]]:
         # What trainings on the digits differ in is how far the likelihood's scale falls; with KL terms that count twice
         # it stays.
         "digits-kl": each(_DIGITS_KL, domain="digits", variant="KL 2", looks=(1.0, 2.0, 4.0)),
+        # The gain of frames at the levels' own resolutions comes late: as long as it takes.
+        "digits-kl-long": each(
+            (IMAGE_ONLY, "pyramid-w0.06"), domain="digits", variant="KL 2", looks=(1.0, 2.0, 4.0, 8.0, 16.0)
+        ),
         "textures": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[:2], looks=(1.0, 3.0)),
         # Why the lead fades: other forces on the pseudo frames, other levels for them, another likelihood.
         "why": [
