@@ -13,6 +13,7 @@ import numpy as np
 from arms import BRIEF, IMAGE_ONLY, arms, jobs
 from run import material
 from scipy.stats import spearmanr, t
+from variants import VARIANTS
 
 HERE = Path(__file__).parent
 LENGTHS = (1.0, 3.0, 9.0)
@@ -24,17 +25,25 @@ Rows = dict[float, dict[str, float]]
 
 
 class Recorded:
-    """Every recorded training: rows by look, and excess over its domain's floor."""
+    """Every recorded training: rows by look, and excess over its domain's floor.
+
+    A variant of the model is an arm of its domain; one of the plan is a domain of its own, with its own image-only.
+    """
 
     def __init__(self, work: Path) -> None:
         self.rows: dict[tuple[str, int, str, int], Rows] = {}
+        self.data: dict[str, str] = {}
         for path in sorted(work.glob("*-*.json")):
             record = json.loads(path.read_text())
             job = record["job"]
-            arm = f"{job['arm']} ({job['variant']})" if job["variant"] else job["arm"]
-            key = (job["domain"], job["num_images"], arm, job["seed"])
-            self.rows[key] = {row["look"]: row for row in record["rows"]}
-        self.floors = {domain: material(domain).floor("search") for domain, *_ in self.rows}
+            domain, arm = job["domain"], job["arm"]
+            if VARIANTS[job["variant"]].plan:
+                domain += f", {job['variant']}"
+            elif job["variant"]:
+                arm += f" ({job['variant']})"
+            self.data[domain] = job["domain"]
+            self.rows[domain, job["num_images"], arm, job["seed"]] = {row["look"]: row for row in record["rows"]}
+        self.floors = {domain: material(data).floor("search") for domain, data in self.data.items()}
 
     def excess(self, key: tuple[str, int, str, int], look: float, *, name: str = "distance") -> float | None:
         """The excess at a look, by one kind of measurement; None where there is none."""
@@ -236,8 +245,10 @@ def main() -> None:
     result = {
         **settings,
         "floors": recorded.floors,
-        "metric": {domain: material(domain).metric("search").identity.to_dict() for domain in recorded.floors},
-        "data_digest": {domain: material(domain).image_set.digest for domain in recorded.floors},
+        "metric": {
+            data: material(data).metric("search").identity.to_dict() for data in sorted(set(recorded.data.values()))
+        },
+        "data_digest": {data: material(data).image_set.digest for data in sorted(set(recorded.data.values()))},
         "arms": {name: policy.describe() for name, policy in arms().items()},
         "effects": effects,
         "worth_of_looks": worth,
