@@ -117,6 +117,8 @@ def jobs() -> dict[str, list[Job]]:
         "digits-kl-long": each(
             (IMAGE_ONLY, "pyramid-w0.06"), domain="digits", variant="KL 2", looks=(1.0, 2.0, 4.0, 8.0, 16.0)
         ),
+        # The same frames on the defects, whose levels have 1, 2, 4 and 8 features a side.
+        "pyramid": each((IMAGE_ONLY, "pyramid-w0.06"), looks=(1.0, 3.0, 9.0)),
         "textures": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[:2], looks=(1.0, 3.0)),
         # Why the lead fades: other forces on the pseudo frames, other levels for them, another likelihood.
         "why": [

@@ -242,13 +242,12 @@ def main() -> None:
         {"domain": d, "num_images": n, "arm": a, "seed": s, "rows": list(rows.values())}
         for (d, n, a, s), rows in recorded.rows.items()
     ]
+    data = {name: material(name) for name in sorted(set(recorded.data.values()))}
     result = {
         **settings,
         "floors": recorded.floors,
-        "metric": {
-            data: material(data).metric("search").identity.to_dict() for data in sorted(set(recorded.data.values()))
-        },
-        "data_digest": {data: material(data).image_set.digest for data in sorted(set(recorded.data.values()))},
+        "metric": {name: loaded.metric("search").identity.to_dict() for name, loaded in data.items()},
+        "data_digest": {name: loaded.image_set.digest for name, loaded in data.items()},
         "arms": {name: policy.describe() for name, policy in arms().items()},
         "effects": effects,
         "worth_of_looks": worth,
