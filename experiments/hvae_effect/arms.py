@@ -103,6 +103,8 @@ def jobs() -> dict[str, list[Job]]:
         # The arms that matter at 9x.
         "long": each(_LONG, looks=(1.0, 3.0, 9.0)),
         "few": [job for n in (100, 300) for job in each(_FEW, num_images=n, seeds=SEEDS[:2], looks=(1.0, 2.0, 4.0))],
+        # 300 defects until image-only stops improving: a small manufacturer's case.
+        "300": each((*_FEW, "pyramid-w0.06"), num_images=300, looks=(2.0, 4.0, 8.0)),
         # Few, simple images. At 8 px the model has six levels, too few for longer policies.
         "digits": each(
             tuple(a for a in (*_CORRUPTIONS, *_PYRAMIDS) if arms()[a].num_frames <= 6),
