@@ -91,6 +91,13 @@ def _add_search(commands: _Commands) -> None:
         help="search space: stage1_noise, stage2_expressive, stage3_defect, or a .toml file",
     )
     search.add_argument(
+        "--sampler",
+        choices=("tpe", "random", "gp", "evolution", "reinforce"),
+        default="tpe",
+        help="who proposes policies: tpe (default), random, gp (a Gaussian process), evolution (regularised), or "
+        "reinforce (an AutoAugment-style controller)",
+    )
+    search.add_argument(
         "--seeds", type=_positive, default=3, metavar="N", help="fresh seeds per arm in the verification"
     )
     search.add_argument(

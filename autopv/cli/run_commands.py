@@ -21,6 +21,7 @@ def search(arguments: argparse.Namespace) -> int:
         **_common(arguments),
         budget=budget,
         space=arguments.space,
+        sampler=arguments.sampler,
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
         trials_per_gpu=arguments.trials_per_gpu,

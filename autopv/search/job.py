@@ -21,6 +21,7 @@ from autopv.search.material import absolute_source, reload_material
 from autopv.search.planning import calibrate, plan_search
 from autopv.search.ray_session import call_on_device, num_devices
 from autopv.search.run_folder import RunFolder, RunSettings
+from autopv.search.samplers import check_sampler
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import SAFETY, Reserve, Speed, Spending
 from autopv.search.storage import storage_errors
@@ -46,6 +47,7 @@ class SearchRequest(Setup):
     budget: Budget
     out: Path
     space: str = "stage2_expressive"
+    sampler: str = "tpe"
     num_seeds: int = 3
     num_workers: int | None = None
     trials_per_gpu: int = 1
@@ -62,6 +64,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     """
     torch.set_num_threads(1)  # the workers have the other cores
     RunFolder.check_free(request.out)
+    check_sampler(request.sampler)
     devices = _num_devices(request.budget, trials_per_gpu=request.trials_per_gpu, address=request.address)
     whole = Space.load(request.space)
     material = Material.load(request)
@@ -100,6 +103,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         metric_num_images=material.choice.num_images,
         space=space.name,
         space_digest=space.digest,
+        sampler=request.sampler,
         budget=str(request.budget),
         seed=request.seed,
         num_workers=num_workers,
@@ -190,7 +194,14 @@ def _run(
     try:
         space = _served(Space.load(folder.space), asked=settings, size_px=settings.size_px, material=material)
         controls = _controls(space, seed=settings.seed)
-        study = SearchStudy(folder.study, space=space, controls=controls, seed=settings.seed, rungs=settings.rungs)
+        study = SearchStudy(
+            folder.study,
+            space=space,
+            controls=controls,
+            seed=settings.seed,
+            rungs=settings.rungs,
+            sampler=settings.sampler,
+        )
         if extension is not None:
             extend(extension, ledger=ledger, settings=settings, study=study, speed=speed, num_controls=len(controls))
         budget = current_budget(ledger, settings)

@@ -11,7 +11,7 @@ from typing import IO, Any
 from autopv import __version__
 from autopv.errors import RunFolderError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class RunSettings:
 
     data_digest and splits_digest: what images and splits must still be when the job is resumed.
     trial_flops: training FLOPs of one full trial and of one verification run.
+    sampler: who proposes policies (one of samplers.SAMPLERS).
     rungs: shares of trial_flops at which a trial is measured. training: the training plan as its own dict.
     budget, num_reserved: of the first launch; what extensions made of them stands in the ledger.
     num_reserved: verification runs that the search keeps budget for.
@@ -39,6 +40,7 @@ class RunSettings:
     metric_num_images: int
     space: str
     space_digest: str
+    sampler: str
     budget: str
     seed: int
     num_workers: int

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autopv.errors import RunFolderError
 from autopv.policy import Policy
 from autopv.search.mirror import MirroredStorage
+from autopv.search.samplers import Samplers
 from autopv.search.work import Look, Outcome, WorkItem
 from autopv.spaces import Space
 from autopv.verify.controls import Control
@@ -53,9 +54,17 @@ class SearchStudy:
     """Proposes policies and remembers what became of them; deterministic for a seed and the order of events."""
 
     def __init__(
-        self, path: Path, *, space: Space, controls: Sequence[Control], seed: int, rungs: Sequence[float]
+        self,
+        path: Path,
+        *,
+        space: Space,
+        controls: Sequence[Control],
+        seed: int,
+        rungs: Sequence[float],
+        sampler: str = "tpe",
     ) -> None:
         self._space, self._seed, self._rungs = space, seed, tuple(rungs)
+        self._samplers = Samplers(sampler)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = MirroredStorage(_open_storage(path))
         pruner = optuna.pruners.SuccessiveHalvingPruner(
@@ -210,13 +219,8 @@ class SearchStudy:
         study.tell(trial, state=TrialState.FAIL)
 
     def _sampler(self) -> optuna.samplers.BaseSampler:
-        """TPE, seeded anew for each proposal by how many there were: a resumed search proposes what it would have."""
-        number = len(self._trials("search"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(
-                seed=_mix("sampler", self._seed, number), multivariate=True, constant_liar=True
-            )
+        """Seeded anew for each proposal by how many there were: a resumed search proposes what it would have."""
+        return self._samplers.build(seed=_mix("sampler", self._seed, len(self._trials("search"))))
 
     def _repeats(self, digest: str, *, but: tuple[str, int]) -> int:
         """How many other trials ran this policy."""

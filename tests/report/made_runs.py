@@ -182,6 +182,7 @@ class _Run:
             metric_num_images=material.choice.num_images,
             space=_SPACE,
             space_digest=self._space.digest,
+            sampler="tpe",
             budget=recipe.budget,
             seed=0,
             num_workers=2,

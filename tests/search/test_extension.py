@@ -42,6 +42,7 @@ def settings(budget: str = "1cpu-h", *, num_seeds: int = 3) -> RunSettings:
         metric_num_images=100,
         space="stage2_expressive",
         space_digest="",
+        sampler="tpe",
         budget=budget,
         seed=0,
         num_workers=1,

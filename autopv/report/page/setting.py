@@ -31,6 +31,7 @@ def setting_values(facts: Facts) -> dict[str, Any]:
     pairs += [
         ("Model", f"{settings.model}, preset {settings.preset}"),
         ("Search space", f"{settings.space} ({settings.space_digest[:12]})"),
+        ("Sampler", settings.sampler),
         (
             "Length of a training",
             f"the compute of {settings.trial_steps} image-only steps, {settings.trial_flops:.3g} FLOPs",
