@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from launching import RunCli, cli_command, search
 from torch import nn
 
@@ -72,8 +73,14 @@ def data(read_only: Path, quick_metric: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def finished(data: tuple[str, ...], run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run of 8 trials and one block, and what it printed."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    done = run_cli(*search(data, out, budget="8trials"))
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    """A run of 8 trials and one block, and what it printed. Made once for all test processes; read it, or copy it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    out, printed = root / "finished" / "run", root / "finished" / "printed.txt"
+    out.parent.mkdir(exist_ok=True)
+    with FileLock(root / "finished.lock"):
+        if not printed.exists():
+            done = run_cli(*search(data, out, budget="8trials"))
+            assert done.returncode == 0, done.stderr
+            printed.write_text(done.stdout)
+    return out, printed.read_text()

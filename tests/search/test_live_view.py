@@ -66,11 +66,13 @@ def on_terminal(arguments: Sequence[str], *, interrupt_at: str) -> tuple[int, Sc
 
 
 @pytest.fixture(scope="module")
-def interrupted(image_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, Screen, str]:
+def interrupted(
+    image_file: Path, quick_metric: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, int, Screen, str]:
     """A run that was stopped by Ctrl-C after its first trial, seen on a terminal."""
     out = tmp_path_factory.mktemp("runs") / "run"
     search = ["search", "--data", str(image_file), "--budget", "3trials", "--out", str(out)]
-    options = ["--trial-steps", "12", "--seeds", "1", "--workers", "1"]
+    options = ["--metric", quick_metric, "--trial-steps", "12", "--seeds", "1", "--workers", "1"]
     return out, *on_terminal([*search, *options], interrupt_at="full compute  distance")
 
 

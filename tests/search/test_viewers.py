@@ -29,10 +29,10 @@ NUM_TRIALS = 3
 
 
 @pytest.fixture(scope="module")
-def run(image_file: Path, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(image_file: Path, quick_metric: str, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few controls, and one block of their verification."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    short = ("--trial-steps", "8", "--seeds", "1", "--workers", "1")
+    short = ("--metric", quick_metric, "--trial-steps", "8", "--seeds", "1", "--workers", "1")
     command = ("search", "--data", str(image_file), "--budget", f"{NUM_TRIALS}trials", "--out", str(out), *short)
     done = run_cli(*command, timeout=600)
     assert done.returncode == 0, done.stderr
