@@ -213,7 +213,7 @@ class RunState:
     def _on_item_ended(self, event: Mapping[str, Any]) -> None:
         item = self._item(event)
         item.status = event["status"]
-        item.failure = event.get("cause") or event["failure"]
+        item.failure = event["failure"]
         if "time" in event:
             self._ended_at.append(event["time"])
 

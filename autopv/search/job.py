@@ -167,6 +167,8 @@ def resume_job(path: Path, *, extension: Extension | None = None, listener: List
     folder.lock()
     try:
         budget = Budget.parse(settings.budget)
+        if extension is not None and extension.budget is not None:
+            budget.extended(extension.budget)  # refused now rather than after the images are loaded
         _num_devices(budget, trials_per_gpu=settings.trials_per_gpu, address=settings.address)
         material = reload_material(settings)
         if listener is not None:

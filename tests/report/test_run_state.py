@@ -95,7 +95,7 @@ def test_an_arm_that_failed_in_a_block_is_left_out() -> None:
 
 def test_failures_are_counted_by_cause_whatever_their_numbers() -> None:
     story = searched().start("search-0005").end("search-0005", "failed", failure="the loss is nan at step 230")
-    story.start("search-0006").end("search-0006", "failed", failure="something long", cause="out of memory")
+    story.start("search-0006").end("search-0006", "failed", failure="out of memory")
     story.start("search-0007").end("search-0007", "unpaid", failure="the budget was spent")
     assert state_after(*story.events).failures() == {"the loss is nan at step #": 2, "out of memory": 1}
 
