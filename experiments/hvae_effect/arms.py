@@ -89,6 +89,7 @@ _FEW = (IMAGE_ONLY, "gamma", "noise")
 def jobs() -> dict[str, list[Job]]:
     """Every training by study; where two studies share a training, the later one goes on from where it stands."""
     brief = (*EARLY, 1.0, 3.0)
+    every = tuple(arm for arm in arms() if arm not in _PYRAMIDS)
 
     def each(
         names: tuple[str, ...], *, seeds: tuple[int, ...] = SEEDS, domain: str = "elpv", num_images: int = WHOLE, **kw
@@ -97,9 +98,9 @@ def jobs() -> dict[str, list[Job]]:
 
     return {
         # All arms at 1x and 3x, and what each earlier look was worth.
-        "looks": each(
-            tuple(arm for arm in arms() if arm not in _PYRAMIDS), seeds=SEEDS[:2], looks=brief, averages=True
-        ),
+        "looks": each(every, seeds=SEEDS[:2], looks=brief, averages=True),
+        # The third seed of all of them; only what trainings end with.
+        "third": each(every, seeds=SEEDS[2:], looks=(1.0, 3.0)),
         # The arms that matter at 9x.
         "long": each(_LONG, looks=(1.0, 3.0, 9.0)),
         "few": [job for n in (100, 300) for job in each(_FEW, num_images=n, seeds=SEEDS[:2], looks=(1.0, 2.0, 4.0))],

@@ -28,11 +28,16 @@ class Recorded:
     """Every recorded training: rows by look, and excess over its domain's floor.
 
     A variant of the model is an arm of its domain; one of the plan is a domain of its own, with its own image-only.
+    earlier: what this wrote before, for trainings that the work folder does not hold.
     """
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, *, earlier: Path | None) -> None:
         self.rows: dict[tuple[str, int, str, int], Rows] = {}
         self.data: dict[str, str] = {}
+        for training in [] if earlier is None else json.loads(earlier.read_text())["trainings"]:
+            self.data[training["domain"]] = training["domain"].split(",")[0]
+            key = (training["domain"], training["num_images"], training["arm"], training["seed"])
+            self.rows[key] = {row["look"]: row for row in training["rows"]}
         for path in sorted(work.glob("*-*.json")):
             record = json.loads(path.read_text())
             job = record["job"]
@@ -213,9 +218,10 @@ def worth_table(worth: Sequence[dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/hvae_effect"))
+    parser.add_argument("--earlier", type=Path, help="a result.json whose trainings are told too")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and table.md (default: this one)")
     options = parser.parse_args()
-    recorded = Recorded(options.work)
+    recorded = Recorded(options.work, earlier=options.earlier)
     settings = json.loads((options.work / "settings.json").read_text())
     effects, lines = [], []
     for domain, num_images in sorted({key[:2] for key in recorded.rows}):
