@@ -21,7 +21,7 @@ SAMPLE_BATCH = 128
 WARMUP = 0.05
 """Share of the time over which the learning rate rises; diffusers' example takes 500 steps."""
 UNTIMED_STEPS = 2
-"""Before the clock starts: torch's lazy imports, its compiler and memory are not the model's fault."""
+"""Before the clock starts: torch's lazy imports and memory are not the model's fault."""
 
 Sampler = Callable[[int], Tensor]
 """So many images_NCHW in [0, 1]."""
@@ -135,7 +135,7 @@ def train_diffusion(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: f
             norm_num_groups=8,
         )
 
-    def loss(model: Callable[..., Any], images_BCHW: Tensor) -> Tensor:
+    def loss(model: nn.Module, images_BCHW: Tensor) -> Tensor:
         noise = torch.randn_like(images_BCHW)
         times_B = torch.randint(0, schedule.config.num_train_timesteps, (len(images_BCHW),))
         noisy = schedule.add_noise(images_BCHW, noise, times_B)
@@ -187,7 +187,7 @@ def train_diffusion(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: f
 
 def _train_for(
     build: Callable[[], nn.Module],
-    loss: Callable[[Callable[..., Any], Tensor], Tensor],
+    loss: Callable[[nn.Module, Tensor], Tensor],
     images_NCHW: Tensor,
     *,
     optimizer: Callable[[Any], torch.optim.Optimizer],
@@ -200,12 +200,10 @@ def _train_for(
     """The model trained for cpu_s seconds of this process, its steps, and the seconds spent.
 
     The learning rate rises linearly, then falls to zero along a cosine, both by the share of the time that is spent.
-    Steps are compiled, as ours are, which the untimed steps see to.
     """
 
     torch.manual_seed(seed)
     model = build().train()
-    compiled = torch.compile(model, dynamic=False)
     chosen = optimizer(model.parameters())
     highest = chosen.param_groups[0]["lr"]
     each_step = None if after_step is None else after_step(model)
@@ -214,7 +212,7 @@ def _train_for(
     while (share := max(0.0, (time.process_time() - start_s) / cpu_s)) < 1:
         for group in chosen.param_groups:
             group["lr"] = highest * min(1.0, share / WARMUP) * 0.5 * (1 + math.cos(math.pi * share))
-        value = loss(compiled, images_NCHW[order.indices(steps)])
+        value = loss(model, images_NCHW[order.indices(steps)])
         assert torch.isfinite(value), "the loss is no longer finite"
         chosen.zero_grad()
         value.backward()

@@ -31,7 +31,6 @@ from autopv.metrics.neighbours import neighbourhoods
 from autopv.policy import Layer, Policy
 from autopv.report.pictures import write_samples
 from autopv.search.environment import environment
-from autopv.training.execution import Execution
 from autopv.training.material import Material, Setup
 from autopv.training.measure import sample_images
 from autopv.training.plan import TrainingPlan
@@ -77,7 +76,6 @@ def train_ours(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: float,
                 images_NCHW=images_NCHW,
                 plan=TrainingPlan(total_flops=total_flops, **setting),
                 seed=seed,
-                execution=Execution(compiled=True),
             )
 
         return build((steps + 0.5) * build(1e15).flops_per_step)
