@@ -28,7 +28,7 @@ class Recorded:
     """Every recorded training: rows by look, and excess over its domain's floor.
 
     A variant of the model is an arm of its domain; one of the plan is a domain of its own, with its own image-only.
-    earlier: what this wrote before, for trainings that the work folder does not hold.
+    earlier: what this wrote before; a training that is in it is told from there, all of its looks.
     """
 
     def __init__(self, work: Path, *, earlier: Path | None) -> None:
@@ -47,7 +47,8 @@ class Recorded:
             elif job["variant"]:
                 arm += f" ({job['variant']})"
             self.data[domain] = job["domain"]
-            self.rows[domain, job["num_images"], arm, job["seed"]] = {row["look"]: row for row in record["rows"]}
+            key = (domain, job["num_images"], arm, job["seed"])
+            self.rows.setdefault(key, {row["look"]: row for row in record["rows"]})
         self.floors = {domain: material(data).floor("search") for domain, data in self.data.items()}
 
     def excess(self, key: tuple[str, int, str, int], look: float, *, name: str = "distance") -> float | None:
@@ -95,15 +96,25 @@ def changes(by_arm: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
 
 
 def effect(
-    recorded: Recorded, *, domain: str, num_images: int, look: float, equal_steps: bool = False
+    recorded: Recorded,
+    *,
+    domain: str,
+    num_images: int,
+    look: float,
+    equal_steps: bool = False,
+    without: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`changes` at one length, over the seeds on which image-only and the arm were all trained."""
+    """`changes` at one length, over the seeds on which image-only and the arm were all trained.
+
+    without: arms left out.
+    """
 
     def value(arm: str, seed: int) -> float | None:
         key = (domain, num_images, arm, seed)
         return recorded.at_steps(key, look * BRIEF) if equal_steps else recorded.excess(key, look)
 
     keys = [key for key in recorded.rows if key[:2] == (domain, num_images) and value(*key[2:]) is not None]
+    keys = [key for key in keys if key[2] not in without]
     names = [a for a in dict.fromkeys((*arms(), *(key[2] for key in keys))) if a in {key[2] for key in keys}]
     counts = Counter(key[3] for key in keys)
     # A seed that few arms share is left out, and so are then arms that were not trained on every seed.
@@ -231,13 +242,20 @@ def main() -> None:
         for look in looks:
             for equal_steps in (False, True) if look in LENGTHS else (False,):
                 found = effect(recorded, domain=domain, num_images=num_images, look=look, equal_steps=equal_steps)
-                if found:
+                # Arms of fewer seeds: beside image-only on those.
+                others = [arm for arm in found if arm != IMAGE_ONLY]
+                fewer = effect(
+                    recorded, domain=domain, num_images=num_images, look=look, equal_steps=equal_steps, without=others
+                )
+                for rows, more in ((found, ""), (fewer, ", arms of fewer seeds")):
+                    if not rows:
+                        continue
                     images = "all images" if num_images >= 10**6 else f"{num_images} images"
                     fair = "steps" if equal_steps else "compute"
-                    title = f"{domain}, {images}, {look:g}x ({look * BRIEF:.0f} image-only steps), equal {fair}"
+                    title = f"{domain}, {images}, {look:g}x ({look * BRIEF:.0f} image-only steps), equal {fair}{more}"
                     effects.append({"title": title, "domain": domain, "num_images": num_images, "look": look,
-                                    "equal": fair, "arms": found})  # fmt: skip
-                    lines += table(title, found)
+                                    "equal": fair, "arms": rows})  # fmt: skip
+                    lines += table(title, rows)
     worth = worth_of_looks(recorded)
     if worth:
         lines += worth_table(worth)
