@@ -177,6 +177,24 @@ def worth_of_looks(recorded: Recorded) -> list[dict[str, Any]]:
     return found
 
 
+def across_seeds(recorded: Recorded) -> dict[str, list[float]]:
+    """Spearman's correlation over arms between every two different seeds, for looks that all seeds took."""
+    study = [*jobs()["looks"], *jobs()["third"]]
+    seeds, names = sorted({job.seed for job in study}), sorted({job.arm for job in study})
+
+    def column(seed: int, look: float) -> list[float | None]:
+        return [recorded.excess((study[0].domain, study[0].num_images, arm, seed), look) for arm in names]
+
+    found = {}
+    for early, late in ((1.0, 1.0), (1.0, 3.0), (3.0, 3.0)):
+        pairs = [
+            (column(a, early), column(b, late)) for a in seeds for b in seeds if (a < b if early == late else a != b)
+        ]
+        if all(None not in (*x, *y) for x, y in pairs):
+            found[f"{early:g}x with {late:g}x"] = [round(float(spearmanr(x, y).statistic), 2) for x, y in pairs]
+    return found
+
+
 def correlation(pairs_SA2: np.ndarray) -> list[float] | None:
     """Mean over seeds of Spearman's correlation over arms, and its 95% bootstrap interval over arms."""
     if np.isnan(pairs_SA2).any():
@@ -259,6 +277,9 @@ def main() -> None:
     worth = worth_of_looks(recorded)
     if worth:
         lines += worth_table(worth)
+    by_pair = across_seeds(recorded)
+    if by_pair:
+        lines += ["", f"Rank correlation over the arms between different seeds, for every two of three: {by_pair}"]
     errors = extrapolation_errors(recorded)
     if errors:
         lines += ["", f"Mean absolute error of the predicted log excess at 3x: {errors}"]
@@ -275,6 +296,7 @@ def main() -> None:
         "arms": {name: policy.describe() for name, policy in arms().items()},
         "effects": effects,
         "worth_of_looks": worth,
+        "across_seeds": by_pair,
         "extrapolation_errors": errors,
         "trainings": trainings,
     }
