@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from autopv import __version__
 from autopv.cli import evaluate_command, policy_commands, run_commands, sample_command
+from autopv.cli.flags import data_flags, model_flags, out_flag
 from autopv.cli.whole_numbers import not_negative as _not_negative
 from autopv.cli.whole_numbers import positive as _positive
 
@@ -76,8 +77,8 @@ def _add_search(commands: _Commands) -> None:
         help_text="find a policy within a budget, verify it, and train with it",
         example="autopv search --data elpv --budget 10cpu-min",
     )
-    _data_flags(search)
-    _model_flags(search)
+    data_flags(search)
+    model_flags(search)
     search.add_argument(
         "--budget",
         required=True,
@@ -119,7 +120,7 @@ def _add_search(commands: _Commands) -> None:
         help="image-only steps that a trial's compute pays for; default: chosen from the budget",
     )
     search.add_argument("--json", action="store_true", help=_JSON_EVENTS)
-    _out_flag(search, "run folder to make; default: runs/DATE-TIME")
+    out_flag(search, "run folder to make; default: runs/DATE-TIME")
 
     resume = commands.add(
         "resume",
@@ -148,7 +149,7 @@ def _add_search(commands: _Commands) -> None:
         example="autopv report runs/20261122-1200",
     )
     report.add_argument("folder", type=Path, metavar="RUN_DIR", help="run folder")
-    _out_flag(report, "page to write, .html; default: RUN_DIR/report.html")
+    out_flag(report, "page to write, .html; default: RUN_DIR/report.html")
 
 
 def _add_train_and_sample(commands: _Commands) -> None:
@@ -161,8 +162,8 @@ def _add_train_and_sample(commands: _Commands) -> None:
     train.add_argument(
         "--policy", required=True, type=Path, metavar="FILE", help="policy JSON, e.g. a run folder's policy.json"
     )
-    _data_flags(train)
-    _model_flags(train)
+    data_flags(train)
+    model_flags(train)
     train.add_argument("--json", action="store_true", help="print the result as JSON")
     train.add_argument(
         "--steps",
@@ -222,7 +223,7 @@ def _add_train_and_sample(commands: _Commands) -> None:
         action="store_true",
         help="with --resume: go on under other settings, or another version of autopv; says what is dropped",
     )
-    _out_flag(train, "folder for checkpoints and logs", required=True)
+    out_flag(train, "folder for checkpoints and logs", required=True)
 
     sample = commands.add(
         "sample",
@@ -253,7 +254,7 @@ def _add_train_and_sample(commands: _Commands) -> None:
         action="store_true",
         help="all frames of each sample, most corrupted first: OUT/00000/1.png and so on, frames_NTCHW in an .npz",
     )
-    _out_flag(
+    out_flag(
         sample,
         "folder for PNG files; or .npz (uint8 images); or for a look a .png, and with --frames a .gif or .webp",
         required=True,
@@ -298,7 +299,7 @@ def _add_evaluate(commands: _Commands) -> None:
     evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to sample and to extract")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of samples and of the halves")
     evaluate.add_argument("--json", action="store_true", help="print the result as JSON")
-    _out_flag(evaluate, "folder for evaluation.json and pictures; default: print only")
+    out_flag(evaluate, "folder for evaluation.json and pictures; default: print only")
 
 
 def _add_preview_and_ops(commands: _Commands) -> None:
@@ -309,7 +310,7 @@ def _add_preview_and_ops(commands: _Commands) -> None:
         example="autopv preview --policy policy.json --data elpv --out preview.png",
     )
     preview.add_argument("--policy", required=True, type=Path, metavar="FILE", help="policy JSON")
-    _data_flags(preview)
+    data_flags(preview)
     preview.add_argument("--seed", type=int, default=0, help="seed of the corruption")
     preview.add_argument("-n", type=_positive, default=6, metavar="N", help="number of images, one row each")
     preview.add_argument(
@@ -318,7 +319,7 @@ def _add_preview_and_ops(commands: _Commands) -> None:
     preview.add_argument(
         "--randomness", choices=("fresh", "shared"), help="other randomness (shared sets the order); default: likewise"
     )
-    _out_flag(preview, "picture to write: .png (frames left to right), or animated .gif or .webp", required=True)
+    out_flag(preview, "picture to write: .png (frames left to right), or animated .gif or .webp", required=True)
 
     ops = commands.add(
         "ops", policy_commands.ops, help_text="list the corruptions a policy can use", example="autopv ops erase"
@@ -366,46 +367,9 @@ def _add_policy(commands: _Commands) -> None:
         example="autopv policy profile policy.json --data elpv --out profile.png",
     )
     profile.add_argument("file", type=Path, metavar="FILE", help="policy JSON")
-    _data_flags(profile)
+    data_flags(profile)
     profile.add_argument("--seed", type=int, default=0, help="seed of the corruption and of the choice of images")
     profile.add_argument("-n", type=_positive, default=128, metavar="N", help="number of images, at most")
     profile.add_argument("--no-features", action="store_true", help="leave the feature distance out: faster")
     profile.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    _out_flag(profile, "PNG file to draw into; default: print only")
-
-
-def _data_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="D",
-        help="folder of images (MVTec-style trees and masks beside images are known), .npz or .npy array, a demo "
-        "(elpv, textures), or the training images of a standard set: cifar10, cifar100, mnist, fashionmnist, kmnist, "
-        "celeba. NAME:FOLDER, e.g. cifar10:/data, reads torchvision's files below FOLDER; NAME alone downloads them "
-        "into ~/.cache/autopv/datasets",
-    )
-    parser.add_argument(
-        "--size", type=_positive, metavar="PX", help="side that images are resized to; default: the preset's"
-    )
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="1 grey, 3 colour; default: what the images have")
-    parser.add_argument(
-        "--group-by", metavar="REGEX", help="part of the file name that names the object; its images stay in one split"
-    )
-    parser.add_argument("--strict", action="store_true", help="refuse data with broken images instead of skipping them")
-
-
-def _model_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="hvae", metavar="M", help="generator family")
-    parser.add_argument("--preset", default="tiny", metavar="P", help="size of the model: tiny, small or base")
-    parser.add_argument(
-        "--metric",
-        default="auto",
-        metavar="M",
-        help="last-frame distance: fd_lite0, kid_lite0, fid, kid, fd_EXTRACTOR or kid_EXTRACTOR; default: fd_lite0, "
-        "or kid_lite0 where the images are few",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of splits, proposals and training")
-
-
-def _out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
-    parser.add_argument("--out", type=Path, required=required, metavar="PATH", help=help_text)
+    out_flag(profile, "PNG file to draw into; default: print only")
