@@ -118,7 +118,7 @@ class RegularizedEvolution(_IndependentSampler):
         return _from_unit(param_distribution, moved if moved < 1 else 2 - moved)  # reflected at both ends
 
     def _parent(self, study: optuna.Study) -> FrozenTrial | None:
-        ended = [trial for trial, _ in standings(study) if trial.params]
+        ended = [trial for trial in standings(study) if trial.params]
         if len(ended) < _NUM_STARTUP:
             return None
         youngest = sorted(trial.number for trial in ended)[-_POPULATION:]
@@ -184,14 +184,12 @@ class _Controller(nn.Module):
 
     def catch_up(self, study: optuna.Study) -> None:
         """Nothing; learns from every trial that ended since, in the order in which they ended."""
-        ended = sorted(
-            (trial for trial, _ in standings(study)), key=lambda trial: (trial.datetime_complete, trial.number)
-        )
+        ended = sorted(standings(study), key=lambda trial: (trial.datetime_complete, trial.number))
         for index, trial in enumerate(ended):
             if trial.number in self._learnt:
                 continue
             self._learnt.add(trial.number)
-            if "control" not in trial.user_attrs and len(trial.params) > 0:
+            if "control" not in trial.user_attrs and trial.params:
                 best_first = [other.number for other in _best_first(ended[: index + 1])]
                 rank = best_first.index(trial.number)
                 self._learn(trial, reward=1 - 2 * rank / max(1, len(best_first) - 1))
@@ -231,10 +229,9 @@ class _Sequence:
         self._state = self._controller.cell(embedded, self._state)
 
 
-def standings(study: optuna.Study) -> list[tuple[FrozenTrial, float]]:
-    """Every trial that was measured and has ended, best first, with its last distance."""
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return [(trial, _last(trial)) for trial in _best_first(ended)]
+def standings(study: optuna.Study) -> list[FrozenTrial]:
+    """Every trial that was measured and has ended, best first."""
+    return _best_first(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
 def _best_first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

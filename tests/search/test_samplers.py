@@ -8,8 +8,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from autopv.cli.parser import make_parser
 from autopv.errors import InputError
-from autopv.search.samplers import SAMPLERS, Samplers, _from_unit, _num_bins, _to_unit, standings
+from autopv.search.samplers import SAMPLERS, Samplers, _from_unit, _last, _num_bins, _to_unit, standings
 from autopv.search.study import SearchStudy
 from autopv.search.work import Look, Outcome
 from autopv.spaces import Space
@@ -107,7 +108,7 @@ def test_standings_rank_complete_trials_before_stopped_ones_and_those_by_how_far
         for step, look in enumerate(looks, start=1):
             trial.report(look, step)
         study.tell(trial, value, state=None if value is not None else optuna.trial.TrialState.PRUNED)
-    assert [(trial.number, distance) for trial, distance in standings(study)] == [
+    assert [(trial.number, _last(trial)) for trial in standings(study)] == [
         (2, 3.0),
         (0, 5.0),
         (3, 8.0),
@@ -129,6 +130,12 @@ def test_the_study_file_keeps_the_order_of_questions(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         again = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert list(again.trials[0].distributions) == names
+
+
+def test_the_command_line_offers_every_sampler() -> None:
+    """It names them itself, since help must not wait for Optuna."""
+    command = ["search", "--data", "elpv", "--budget", "1cpu-min", "--sampler"]
+    assert [make_parser().parse_args([*command, name]).sampler for name in SAMPLERS] == list(SAMPLERS)
 
 
 def test_an_unknown_sampler_is_refused_with_the_nearest() -> None:
