@@ -9,6 +9,7 @@ import functools
 import json
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkp
 from autopv.training.execution import Execution
 from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
-from autopv.training.plan import TrainingPlan
-from autopv.training.trainer import Trainer
 from autopv.verify.controls import default_controls
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from trainers import tiny_trainer
 
 HERE = Path(__file__).parent
 CURVES = HERE / "curves.jsonl"
@@ -58,23 +60,8 @@ def train(task: tuple[str, int, Path]) -> dict[str, Any]:
     name, seed, work = task
     torch.set_num_threads(1)
     loaded = material()
-    images_NCHW = loaded.images("train")
-
-    def build(policy: Policy, total_flops: float) -> Trainer:
-        return Trainer(
-            "hvae",
-            preset="tiny",
-            size_px=SIZE_PX,
-            channels=images_NCHW.shape[1],
-            policy=policy,
-            images_NCHW=images_NCHW,
-            plan=TrainingPlan(total_flops=total_flops),
-            seed=seed,
-            execution=Execution(compiled=True),
-        )
-
     policy = policies()[name]
-    one = build(policy, FULL * build(Policy.image_only(), 1e15).flops_per_step)
+    one = tiny_trainer(loaded.images("train"), policy=policy, steps=FULL, seed=seed, execution=Execution(compiled=True))
     folder = work / f"{name}-{seed}"
     path = folder / "rows.json"
     rows: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from autopv.search.environment import environment
 from autopv.spaces import Space
 from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
-from autopv.training.plan import TrainingPlan
-from autopv.training.trainer import Trainer
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from trainers import tiny_trainer
 
 HERE = Path(__file__).parent
 SEEDS = (101, 102)
@@ -58,22 +60,7 @@ def train(job: tuple[str, int, int, str]) -> None:
     arm, seed, steps, work = job
     torch.set_num_threads(1)
     loaded = material()
-    images_NCHW = loaded.images("train")
-
-    def trainer(policy: Policy, plan: TrainingPlan) -> Trainer:
-        return Trainer(
-            "hvae",
-            preset="tiny",
-            size_px=images_NCHW.shape[-1],
-            channels=images_NCHW.shape[1],
-            policy=policy,
-            images_NCHW=images_NCHW,
-            plan=plan,
-            seed=seed,
-        )
-
-    flops_per_step = trainer(Policy.image_only(), TrainingPlan(total_flops=1e15)).flops_per_step
-    one = trainer(arms()[arm], TrainingPlan(total_flops=steps * flops_per_step))
+    one = tiny_trainer(loaded.images("train"), policy=arms()[arm], steps=steps, seed=seed)
     model = one.annealed_look(1.0)
     assert model is not None
     row = {
