@@ -41,6 +41,44 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of splits, proposals and training")
 
 
+def strategy_flags(parser: argparse.ArgumentParser) -> None:
+    """How a search goes about it."""
+    parser.add_argument(
+        "--sampler",
+        choices=("tpe", "random", "gp", "evolution", "reinforce"),
+        default="tpe",
+        help="who proposes policies: tpe (default), random, gp (a Gaussian process), evolution (regularised), or "
+        "reinforce (an AutoAugment-style controller)",
+    )
+    parser.add_argument(
+        "--stopping",
+        choices=("halving", "none", "top-k"),
+        default="halving",
+        help="of trials half way: halving stops the worse half, none nobody, top-k all, and lets the best go on at the "
+        "end",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=float,
+        default=0.25,
+        metavar="SHARE",
+        help="of the trials, to run the most promising policies again on other seeds; 0: never",
+    )
+    parser.add_argument(
+        "--train-for",
+        default="trial",
+        metavar="T",
+        help="the training that you will do with the policy: image-only steps such as 5400, or device time such as "
+        "20gpu-h; trials become as long as the budget allows, up to that; default: as long as a trial",
+    )
+    parser.add_argument(
+        "--warm-start",
+        nargs="+",
+        metavar="FILE_OR_RUN",
+        help="policy files or run folders of other data: their policies are tried first, in a tenth of the trials",
+    )
+
+
 def out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
     """Where to write."""
     parser.add_argument("--out", type=Path, required=required, metavar="PATH", help=help_text)

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from autopv import __version__
 from autopv.cli import evaluate_command, policy_commands, run_commands, sample_command
-from autopv.cli.flags import data_flags, model_flags, out_flag
+from autopv.cli.flags import data_flags, model_flags, out_flag, strategy_flags
 from autopv.cli.whole_numbers import not_negative as _not_negative
 from autopv.cli.whole_numbers import positive as _positive
 
@@ -91,13 +91,7 @@ def _add_search(commands: _Commands) -> None:
         metavar="S",
         help="search space: stage1_noise, stage2_expressive, stage3_defect, or a .toml file",
     )
-    search.add_argument(
-        "--sampler",
-        choices=("tpe", "random", "gp", "evolution", "reinforce"),
-        default="tpe",
-        help="who proposes policies: tpe (default), random, gp (a Gaussian process), evolution (regularised), or "
-        "reinforce (an AutoAugment-style controller)",
-    )
+    strategy_flags(search)
     search.add_argument(
         "--seeds", type=_positive, default=3, metavar="N", help="fresh seeds per arm in the verification"
     )

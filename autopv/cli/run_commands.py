@@ -13,7 +13,8 @@ def search(arguments: argparse.Namespace) -> int:
 
     budget = Budget.parse(arguments.budget)  # before the slow imports: a typo is answered at once
     from autopv.report.narration import narration
-    from autopv.search.job import SearchRequest, start_job
+    from autopv.search.job import start_job
+    from autopv.search.request import SearchRequest
 
     if arguments.out is None:
         arguments.out = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
@@ -22,6 +23,10 @@ def search(arguments: argparse.Namespace) -> int:
         budget=budget,
         space=arguments.space,
         sampler=arguments.sampler,
+        stopping=arguments.stopping,
+        repeat_share=arguments.repeats,
+        train_for=arguments.train_for,
+        warm_start=tuple(arguments.warm_start or ()),
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
         trials_per_gpu=arguments.trials_per_gpu,

@@ -9,7 +9,7 @@ from torch import Tensor
 from autopv.data.pictures import image_grid, save_png
 from autopv.data.tensors import to_float
 from autopv.report.preview import write_preview
-from autopv.search.conclusion import best_found, trained_model
+from autopv.search.conclusion import best_found, known_floor, trained_model
 from autopv.search.material import reload_material
 from autopv.search.run_folder import RunFolder
 from autopv.search.study import read_records
@@ -35,12 +35,12 @@ def write_run_pictures(folder: RunFolder) -> None:
     material = reload_material(settings)
     train = material.images("train")
     records = read_records(folder.study)
-    best = best_found(records)
+    best = best_found(records, floor=known_floor(folder, split="search"), length=settings.extrapolation)
     rows = [("real", to_float(train[torch.arange(_ROW) * len(train) // _ROW]))]
     arms = [(IMAGE_ONLY, IMAGE_ONLY)]
     if best is not None:
-        write_preview(best.policy, material.image_set, folder.path / "preview.png")
-        arms.append((best.control or best.key, best.label))
+        write_preview(best.record.policy, material.image_set, folder.path / "preview.png")
+        arms.append((best.record.label, best.record.label))
     for arm, label in arms:
         checkpoint = trained_model(folder, arm=arm, records=records)
         if checkpoint is not None:

@@ -119,6 +119,11 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
         f"{budget} buys {trials} of {event['trial_steps']} steps, about {event['trial_s']:.0f} s each here, on "
         f"{event['num_workers']} worker{'s' * (event['num_workers'] > 1)}"
     )
+    lines += _target_lines(event)
+    if event.get("given"):
+        lines.append(f"tried first: {'; '.join(event['given'])}")
+    if event.get("given_left_out"):
+        lines.append(f"given, but left out: {'; '.join(event['given_left_out'])}")
     blocks = f"{event['num_blocks']} block{'s' * (event['num_blocks'] != 1)} of {event['num_arms']} arms on fresh seeds"
     if event["num_blocks"] >= MIN_BLOCKS:
         lines.append(f"and a verification in {blocks}" + _reserve(event, budget) + ": a verdict is affordable")
@@ -128,6 +133,19 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
             f'"not enough evidence"; about {rounded_up(event["verdict_needs_s"], device=budget.device)} would buy one'
         )
     return lines
+
+
+def _target_lines(event: Mapping[str, Any]) -> list[str]:
+    """How far it is from a trial to the training that the search is for."""
+    steps = event.get("train_steps")
+    if steps is None:
+        return []
+    if steps <= event["trial_steps"]:
+        return [f"trials are as long as the training this is for ({steps} steps): nothing is extrapolated"]
+    return [
+        f"the training this is for ({steps} steps) is {steps / event['trial_steps']:.3g} times as long as a trial: "
+        "what trials show of it is an extrapolation; more budget buys longer trials"
+    ]
 
 
 def _look_text(event: Mapping[str, Any], *, state: RunState) -> str:

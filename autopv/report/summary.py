@@ -10,8 +10,9 @@ from autopv.report.numbers import distance_text
 from autopv.search.budget import Budget
 from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger
+from autopv.search.records import STATES
 from autopv.search.run_folder import RunFolder
-from autopv.search.study import STATES, read_records
+from autopv.search.study import read_records
 from autopv.verify.controls import IMAGE_ONLY
 
 # Beside excesses and intervals a seed's distance needs no digit after the point from here on.
@@ -42,9 +43,7 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
         f"Trials: {_trial_counts(result['trials'])}."
     )
     best = result["best_found"]
-    parts.append(
-        f"Best found by the search: {best['policy']} ({best['trial']})" if best else "The search found no policy."
-    )
+    parts.append(_best_found_text(best) if best else "The search found no policy.")
     parts.append(f"Recommended: {result['recommended_policy']}")
     files = [
         name
@@ -53,7 +52,20 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
     ]
     parts.append(f"In {folder}: {', '.join(files)}")
     parts.append(verdict["sentence"])
+    if result.get("outlook"):
+        parts.append(result["outlook"])
     return "\n\n".join(parts)
+
+
+def _best_found_text(best: Mapping[str, Any]) -> str:
+    """The best policy that was searched, and what is expected of it."""
+    text = f"Best found by the search: {best['policy']} ({best['trial']}"
+    runs = best.get("num_runs", 1)  # runs of earlier versions do not tell
+    text += f", {runs} run{'s' * (runs > 1)}" if "num_runs" in best else ""
+    if not best.get("change"):
+        return text + ")"
+    change, low, high = best["change"]
+    return text + f"; expected against image-only: {change:+.0%}, {low:+.0%} to {high:+.0%})"
 
 
 def status_text(folder: RunFolder) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from autopv.policy import Policy
 from autopv.search.budget import Budget
 from autopv.search.ledger import Ledger
+from autopv.search.ranking import Expected, expected_results
+from autopv.search.records import TrialRecord
 from autopv.search.run_folder import RunFolder, RunSettings, write_json
-from autopv.search.study import TrialRecord
 from autopv.training.checkpoint import FILE_NAME
 from autopv.training.material import Material
 from autopv.verify.blocks import Arm, Distance
@@ -22,29 +23,33 @@ _SPLITS = ("search", "final")
 _PHASES = ("search", "verify")
 
 
-def choose_arms(records: Sequence[TrialRecord], *, earlier: Sequence[Arm] = ()) -> list[Arm]:
-    """Every control, what was verified earlier, and the searched policies with the least distance on the search split.
+def choose_arms(
+    records: Sequence[TrialRecord], *, floor: float, length: float = 1.0, earlier: Sequence[Arm] = ()
+) -> list[Arm]:
+    """Every control, what was verified earlier, and the searched policies of which most is to be expected.
 
+    floor: of the search split. length: of the training that counts, in full trials.
     An arm that has been verified stays one: whoever drops those that did badly has chosen on the final split.
     """
     arms = [Arm(name=r.control, kind="control", policy=r.policy) for r in records if r.control is not None]
     arms += [arm for arm in earlier if arm.kind == "searched"]
     digests = {arm.policy.digest for arm in arms}
-    controls = {arm.policy.digest for arm in arms if arm.kind == "control"}
-    best: dict[str, TrialRecord] = {}
-    for record in _ranked(records):
-        if record.control is None and record.policy.digest not in controls:
-            best.setdefault(record.policy.digest, record)
-    for digest, record in list(best.items())[:NUM_SEARCHED_ARMS]:
-        if digest not in digests:
-            arms.append(Arm(name=record.key, kind="searched", policy=record.policy))
+    for result in _searched(expected_results(records, floor=floor, length=length))[:NUM_SEARCHED_ARMS]:
+        if result.record.policy.digest not in digests:
+            arms.append(Arm(name=result.record.label, kind="searched", policy=result.record.policy))
     return arms
 
 
-def best_found(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The searched policy with the least distance on the search split; a control where none was completed."""
-    ranked = [record for record in _ranked(records) if record.control != IMAGE_ONLY]
-    return next((record for record in ranked if record.control is None), ranked[0] if ranked else None)
+def best_found(records: Sequence[TrialRecord], *, floor: float, length: float = 1.0) -> Expected | None:
+    """The searched policy of which most is to be expected; a control where no other was run to the end."""
+    results = [r for r in expected_results(records, floor=floor, length=length) if not r.record.policy.is_image_only]
+    searched = _searched(results)
+    return searched[0] if searched else next(iter(results), None)
+
+
+def _searched(results: Sequence[Expected]) -> list[Expected]:
+    """Those of policies that are no controls."""
+    return [result for result in results if result.record.control is None]
 
 
 def stored_arms(ledger: Ledger) -> list[Arm]:
@@ -63,6 +68,18 @@ def stored_floor(ledger: Ledger, *, material: Material, split: str) -> float:
     return floor
 
 
+def known_floor(folder: RunFolder, *, split: str) -> float:
+    """The floor of a split as the run's ledger tells it; 0, which orders policies as well, where it does not."""
+    if not folder.ledger.exists():
+        return 0.0
+    ledger = Ledger(folder.ledger, read_only=True)
+    try:
+        floor = ledger.get_state(f"floor_{split}")
+    finally:
+        ledger.close()
+    return floor if isinstance(floor, float) else 0.0
+
+
 def verified(ledger: Ledger) -> list[Distance]:
     """What every verification run so far has measured."""
     return [Distance(arm=run.arm, seed=run.seed, distance=run.distance) for run in ledger.verification()]
@@ -71,7 +88,7 @@ def verified(ledger: Ledger) -> list[Distance]:
 def trained_model(folder: RunFolder, *, arm: str, records: Sequence[TrialRecord]) -> Path | None:
     """The checkpoint folder of a trained model of an arm: a verification run where there is one, else its trial."""
     candidates = sorted((folder.path / "verify").glob(f"verify-{arm}-*"))
-    candidates += [folder.item(r.key) for r in records if r.state == "complete" and arm in (r.control, r.key)]
+    candidates += [folder.item(r.key) for r in records if r.state == "complete" and arm in (r.label, r.key)]
     return next((path for path in candidates if (path / FILE_NAME).exists()), None)
 
 
@@ -115,16 +132,20 @@ def conclude(
         "comparison": next((c.to_dict() for c in verdict.comparisons if c.arm == verdict.recommended), None),
     }
     replace(recommended, provenance={**origin, **evidence}).save(folder.policy, overwrite=True)
-    best = best_found(records)
+    length = settings.extrapolation
+    best = best_found(records, floor=floors["search"], length=length)
     if best is not None:
+        runs = [record for record in records if record.policy.digest == best.record.policy.digest]
+        runs = [record for record in runs if record.distance is not None]
         evidence = {
             "metric": metrics["search"],
             "floor": floors["search"],
-            "distance": best.distance,
-            "seeds": [best.seed],
-            "trial": best.key,
+            "distances": [record.distance for record in runs],
+            "seeds": [record.seed for record in runs],
+            "trial": best.record.key,
+            "expected_change": best.change,
         }
-        replace(best.policy, provenance={**origin, **evidence}).save(folder.best_found, overwrite=True)
+        replace(best.record.policy, provenance={**origin, **evidence}).save(folder.best_found, overwrite=True)
     model = trained_model(folder, arm=verdict.recommended, records=records)
     if model is not None:
         shutil.rmtree(folder.model, ignore_errors=True)
@@ -134,7 +155,9 @@ def conclude(
         "budget": str(budget),
         "verdict": verdict.to_dict(),
         "recommended_policy": recommended.describe(),
-        "best_found": None if best is None else {"trial": best.key, "policy": best.policy.describe()},
+        "best_found": None if best is None else {"policy": best.record.policy.describe(), **_expected_dict(best)},
+        "expected": [_expected_dict(one) for one in expected_results(records, floor=floors["search"], length=length)],
+        "outlook": outlook(settings, verdict=verdict, records=records, floor=floors["search"]),
         "arms": [{"name": arm.name, "kind": arm.kind, "policy": arm.policy.describe()} for arm in arms],
         "floors": floors,
         "metrics": metrics,
@@ -148,16 +171,45 @@ def conclude(
     return verdict
 
 
-def _ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Trials that ran at full compute, the least distance first."""
-    complete = [(record.distance, record) for record in records if record.distance is not None]
-    return [record for _, record in sorted(complete, key=lambda pair: pair[0])]
+def outlook(settings: RunSettings, *, verdict: Verdict, records: Sequence[TrialRecord], floor: float) -> str | None:
+    """What the looks at trials let us expect of the training that the search is for; None where it is a trial's length.
+
+    The arm in question is the one recommended or, where that is image-only, the best that was searched.
+    """
+    if settings.extrapolation == 1.0:
+        return None
+    results = expected_results(records, floor=floor, length=settings.extrapolation)
+    arm = next((r for r in results if r.record.label == verdict.recommended != IMAGE_ONLY), None)
+    arm = arm or best_found(records, floor=floor, length=settings.extrapolation)
+    times = f"{settings.extrapolation:.3g} times as long as a trial"
+    sentence = f"The training this is for, {settings.train_steps} image-only steps, is {times}."
+    if arm is None or arm.change is None:
+        return f"{sentence} Nothing is known of it."
+    change, low, high = arm.change
+    known = "which is no more than a guess" if low < 0 < high else "if what trials showed so far goes on"
+    return (
+        f"{sentence} There {arm.record.label} is expected to change image-only's excess by {change:+.0%} "
+        f"({low:+.0%} to {high:+.0%}), {known}."
+    )
+
+
+def _expected_dict(result: Expected) -> dict[str, Any]:
+    return {
+        "trial": result.record.key,
+        "label": result.record.label,
+        "num_runs": result.num_runs,
+        "change": result.change,
+        "log_excess": result.log_excess,
+        "sd": result.sd,
+    }
 
 
 def _trial_dict(record: TrialRecord) -> Mapping[str, Any]:
     return {
         "key": record.key,
         "control": record.control,
+        "label": record.label,
+        "repeats": record.repeats,
         "policy": record.policy.describe(),
         "state": record.state,
         "seed": record.seed,

@@ -224,7 +224,7 @@ class Hooks:
             reason = _NOT_HELD if running.decision == "unpaid" else _SPENT
             outcome = Outcome(status="unpaid", look=look, failure=reason)
         self._source.finish(item, outcome)
-        if outcome.status == "stopped":  # nothing will sample from it or go on with it
+        if outcome.status == "stopped" and not item.may_go_on:  # nothing will sample from it or go on with it
             (self._folder.item(item.key) / FILE_NAME).unlink(missing_ok=True)
         self._release(item)
         self._spending.learn(

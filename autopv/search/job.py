@@ -1,7 +1,7 @@
 """One whole job: prepare, search, verify, conclude. The run folder holds its state, so it can go on from any point."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 
 from autopv.errors import BudgetError
 from autopv.models.base import max_frames
+from autopv.policy import Policy
 from autopv.search.board import Board
 from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS, choose_arms, conclude, stored_arms, stored_floor
@@ -18,41 +19,24 @@ from autopv.search.executor import Executor
 from autopv.search.extension import Extension, current_budget, extend, num_blocks, num_reserved
 from autopv.search.ledger import Ledger
 from autopv.search.material import absolute_source, reload_material
-from autopv.search.planning import calibrate, plan_search
+from autopv.search.planning import calibrate
 from autopv.search.ray_session import call_on_device, num_devices
+from autopv.search.request import SearchRequest, check_request, plan_request
 from autopv.search.run_folder import RunFolder, RunSettings
-from autopv.search.samplers import check_sampler
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import SAFETY, Reserve, Speed, Spending
 from autopv.search.storage import storage_errors
 from autopv.search.study import SearchStudy
+from autopv.search.target import chosen_policies, given_policies
 from autopv.search.trial import WorkerInputs
 from autopv.spaces import Space
 from autopv.spaces.toml_io import find_space
-from autopv.training.material import Material, Setup
+from autopv.training.material import Material
 from autopv.training.plan import TrainingPlan
 from autopv.verify.blocks import fresh_seeds
 from autopv.verify.controls import Control, default_controls, random_controls
 
-# experiments/hvae_effect: a look at half of a training ranks policies as its end does with rho = 0.7, one at a quarter
-# with 0.3 to 0.5, one at an eighth hardly at all. So nothing is stopped before half, and then only the worse half.
-RUNGS = (0.5, 1.0)
 _TORCH_DEVICE = {"cpu": "cpu", "gpu": "cuda"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchRequest(Setup):
-    """What the user asks of a search; None leaves the choice to autopv."""
-
-    budget: Budget
-    out: Path
-    space: str = "stage2_expressive"
-    sampler: str = "tpe"
-    num_seeds: int = 3
-    num_workers: int | None = None
-    trials_per_gpu: int = 1
-    address: str | None = None
-    trial_steps: int | None = None
 
 
 def start_job(request: SearchRequest, *, listener: Listener | None = None) -> None:
@@ -64,7 +48,8 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     """
     torch.set_num_threads(1)  # the workers have the other cores
     RunFolder.check_free(request.out)
-    check_sampler(request.sampler)
+    check_request(request)
+    found = given_policies(request.warm_start)
     devices = _num_devices(request.budget, trials_per_gpu=request.trials_per_gpu, address=request.address)
     whole = Space.load(request.space)
     material = Material.load(request)
@@ -78,16 +63,16 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     controls = _controls(space, seed=request.seed)
     num_workers = request.num_workers or devices * request.trials_per_gpu
     num_arms = len(controls) + NUM_SEARCHED_ARMS
-    plan = plan_search(
-        request.budget,
-        speed=speed,
-        flops_per_step=flops_per_step,
-        num_rungs=len(RUNGS),
-        num_controls=len(controls),
-        num_arms=num_arms,
-        num_seeds=request.num_seeds,
-        num_workers=num_workers,
-        trial_steps=request.trial_steps,
+    plan, rungs, target = plan_request(
+        request, speed=speed, flops_per_step=flops_per_step, num_controls=len(controls), num_workers=num_workers
+    )
+    given = chosen_policies(
+        found,
+        space=space,
+        has_masks=material.image_set.has_masks,
+        max_frames=_max_frames(request, size_px=request.resolved_size_px),
+        num_trials=plan.num_trials,
+        controls=[control.policy for control in controls],
     )
     settings = RunSettings(
         data=absolute_source(request.data),
@@ -104,6 +89,9 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         space=space.name,
         space_digest=space.digest,
         sampler=request.sampler,
+        stopping=request.stopping,
+        repeat_share=request.repeat_share,
+        given={name: policy.to_dict() for name, policy in given.policies.items()},
         budget=str(request.budget),
         seed=request.seed,
         num_workers=num_workers,
@@ -111,8 +99,9 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         address=request.address,
         num_seeds=request.num_seeds,
         trial_steps=plan.trial_steps,
+        train_steps=target,
         trial_flops=plan.trial_flops,
-        rungs=RUNGS,
+        rungs=rungs,
         training=replace(training, total_flops=plan.trial_flops).to_dict(),
         num_reserved=plan.num_blocks * num_arms if request.budget.device_s is not None else 0,
         versions=environment(budget_device=request.budget.device),
@@ -133,7 +122,10 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             num_blocks=plan.num_blocks,
             num_seeds=request.num_seeds,
             num_arms=num_arms,
-            rungs=RUNGS,
+            rungs=rungs,
+            train_steps=settings.train_steps,
+            given=[f"{name}: {policy.describe()}" for name, policy in given.policies.items()],
+            given_left_out=list(given.left_out),
             reserve_s=plan.reserve_s,
             verdict_needs_s=round(plan.verdict_needs_s),
             num_images=len(material.image_set),
@@ -203,6 +195,13 @@ def _run(
             seed=settings.seed,
             rungs=settings.rungs,
             sampler=settings.sampler,
+            stopping=settings.stopping,
+            repeat_share=settings.repeat_share,
+            floor=stored_floor(ledger, material=material, split="search"),
+            given={
+                name: Policy.from_dict(policy, where=f"{folder.path}/run.json {name}")
+                for name, policy in settings.given.items()
+            },
         )
         if extension is not None:
             extend(extension, ledger=ledger, settings=settings, study=study, speed=speed, num_controls=len(controls))
@@ -254,11 +253,17 @@ def _work(
             spending=spending,
             flops=settings.trial_flops,
             reserve=reserve,
+            stopping=settings.stopping,
         )
 
     def verify() -> VerificationSource:
         if ledger.get_state("phase") != "verify":
-            chosen = choose_arms(study.records(), earlier=stored_arms(ledger))
+            chosen = choose_arms(
+                study.records(),
+                floor=stored_floor(ledger, material=material, split="search"),
+                length=settings.extrapolation,
+                earlier=stored_arms(ledger),
+            )
             ledger.set_states({"arms": [arm.to_dict() for arm in chosen], "phase": "verify"})
         arms = stored_arms(ledger)
         most_blocks = num_blocks(ledger, settings)
@@ -304,8 +309,12 @@ def _work(
 
 def _served(space: Space, *, asked: SearchRequest | RunSettings, size_px: int, material: Material) -> Space:
     """What of a space the data and the model can serve. Raises: SpaceError where nothing is left."""
-    longest = max_frames(asked.model, preset=asked.preset, size_px=size_px)
+    longest = _max_frames(asked, size_px=size_px)
     return space.for_data(has_masks=material.image_set.has_masks).for_model(max_frames=longest)
+
+
+def _max_frames(asked: SearchRequest | RunSettings, *, size_px: int) -> int | None:
+    return max_frames(asked.model, preset=asked.preset, size_px=size_px)
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:

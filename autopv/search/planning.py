@@ -27,8 +27,6 @@ _MOST_FOR_VERIFICATION = 0.5
 _FEWEST_TRIALS = 16
 # Without an affordable verdict at the shortest length, this share goes into the blocks that can be had.
 _SHARE_WITHOUT_VERDICT = 0.4
-# With half of the trials stopped at half of their compute, a trial costs about this share of a full one.
-_MEAN_SHARE = 0.75
 _WARM_UP_STEPS = 3
 _TIMED_S = 1.5
 # Building a model and a trainer in a worker that is up; a new worker imports torch and Ray first.
@@ -95,10 +93,14 @@ def plan_search(
     num_seeds: int,
     num_workers: int,
     trial_steps: int | None = None,
+    train_steps: int | None = None,
+    mean_share: float = 1.0,
 ) -> SearchPlan:
     """How the budget is divided. The longest trial is taken at which a verdict on `num_seeds` seeds can be afforded.
 
     trial_steps: fixes the length instead. Lengths come from a ladder of doublings, so that alike machines choose alike.
+    train_steps: of the training that the search is for: no trial needs to be longer, and one as long needs no
+    extrapolation. mean_share: of a full trial's compute, what a trial takes on average.
 
     Raises:
         BudgetError: the budget does not pay for image-only training and one trial; says which would.
@@ -118,7 +120,8 @@ def plan_search(
         num_trials = budget.trials or 10**9
         if budget.device_s is not None:
             left_s = device_s - (reserve_s or 0.0)
-            num_trials = min(num_trials, _num_trials(left_s, trial_s(steps), num_controls=num_controls))
+            fitting = _num_trials(left_s, trial_s(steps), num_controls=num_controls, mean_share=mean_share)
+            num_trials = min(num_trials, fitting)
         blocks_s = MIN_BLOCKS * block_s(steps)
         search_s = max(_FEWEST_TRIALS * trial_s(steps), blocks_s * (1 / _MOST_FOR_VERIFICATION - 1))
         return SearchPlan(
@@ -132,14 +135,16 @@ def plan_search(
         )
 
     if budget.device_s is None:
-        return result(trial_steps or SHORTEST_TRIAL_STEPS, num_blocks=num_seeds)
+        return result(trial_steps or train_steps or SHORTEST_TRIAL_STEPS, num_blocks=num_seeds)
     ladder = [SHORTEST_TRIAL_STEPS * 2**k for k in range(_LONGEST_DOUBLING)]
+    if train_steps is not None:
+        ladder = [*(steps for steps in ladder if steps < train_steps), train_steps]
     for steps in [trial_steps] if trial_steps else reversed(ladder):
         verification_s = num_seeds * block_s(steps)
         affordable = verification_s <= _MOST_FOR_VERIFICATION * device_s
-        if affordable and device_s - verification_s >= _FEWEST_TRIALS * _MEAN_SHARE * trial_s(steps):
+        if affordable and device_s - verification_s >= _FEWEST_TRIALS * mean_share * trial_s(steps):
             return result(steps, num_blocks=num_seeds)
-    steps = trial_steps or SHORTEST_TRIAL_STEPS
+    steps = trial_steps or ladder[0]
     if device_s < 2 * trial_s(steps) * SAFETY:
         smallest_s = (num_controls + 2) * trial_s(steps) * SAFETY + starts_s
         raise BudgetError(
@@ -165,9 +170,9 @@ def affordable_runs(missing: Sequence[int], *, item_s: float, left_s: float) -> 
     return runs
 
 
-def _num_trials(left_s: float, trial_s: float, *, num_controls: int) -> int:
-    """About how many trials fit: controls run to the end, about half of the others are stopped."""
+def _num_trials(left_s: float, trial_s: float, *, num_controls: int, mean_share: float) -> int:
+    """About how many trials fit: controls run to the end, the others take their mean share."""
     full = math.floor(left_s / trial_s)
     if full <= num_controls:
         return full
-    return num_controls + math.floor((left_s - num_controls * trial_s) / (trial_s * _MEAN_SHARE))
+    return num_controls + math.floor((left_s - num_controls * trial_s) / (trial_s * mean_share))

@@ -11,7 +11,7 @@ from typing import IO, Any
 from autopv import __version__
 from autopv.errors import RunFolderError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,9 @@ class RunSettings:
 
     data_digest and splits_digest: what images and splits must still be when the job is resumed.
     trial_flops: training FLOPs of one full trial and of one verification run.
-    sampler: who proposes policies (one of samplers.SAMPLERS).
+    sampler: who proposes policies (one of samplers.SAMPLERS). stopping: of trials half way (one of study.STOPPING).
+    repeat_share: of the proposals, to run promising policies again. given: policies to try first, by name.
+    train_steps: length of the training that the search is for, in image-only steps; None for that of a trial.
     rungs: shares of trial_flops at which a trial is measured. training: the training plan as its own dict.
     budget, num_reserved: of the first launch; what extensions made of them stands in the ledger.
     num_reserved: verification runs that the search keeps budget for.
@@ -41,6 +43,9 @@ class RunSettings:
     space: str
     space_digest: str
     sampler: str
+    stopping: str
+    repeat_share: float
+    given: Mapping[str, Mapping[str, Any]]
     budget: str
     seed: int
     num_workers: int
@@ -48,6 +53,7 @@ class RunSettings:
     address: str | None
     num_seeds: int
     trial_steps: int
+    train_steps: int | None
     trial_flops: float
     rungs: tuple[float, ...]
     training: Mapping[str, Any]
@@ -55,6 +61,11 @@ class RunSettings:
     versions: Mapping[str, str]
     autopv_version: str = __version__
     format_version: int = FORMAT_VERSION
+
+    @property
+    def extrapolation(self) -> float:
+        """How many times as long as a trial the training is that the search is for; at least 1."""
+        return 1.0 if self.train_steps is None else max(1.0, self.train_steps / self.trial_steps)
 
 
 class RunFolder:

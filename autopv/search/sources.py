@@ -1,5 +1,6 @@
 """The sources of work: the search proposes trials, the verification repeats arms on fresh seeds, a job is both."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from autopv.search.budget import Budget
@@ -10,9 +11,16 @@ from autopv.search.study import SearchStudy
 from autopv.search.work import Decision, Look, Outcome, WorkItem
 from autopv.verify.blocks import Arm
 
+# A search that lets the best of its stopped trials go on spends this share of its budget on new ones first; where only
+# trials are counted, it lets so many go on for each that was started.
+_SHARE_FOR_NEW, _PROMOTED_SHARE = 0.6, 0.2
+
 
 class SearchSource:
-    """Trials while the budget holds them beside the reserve: interrupted ones, then controls, then proposals."""
+    """Trials while the budget holds them beside the reserve: interrupted ones, then controls, then proposals.
+
+    stopping: one of study.STOPPING; with `top-k` the best of the stopped trials go on at the end.
+    """
 
     phase = "search"
 
@@ -25,7 +33,9 @@ class SearchSource:
         spending: Spending,
         flops: float,
         reserve: Reserve,
+        stopping: str = "halving",
     ) -> None:
+        self._stopping = stopping
         self._study, self._folder, self._budget, self._spending = study, folder, budget, spending
         self._flops, self._reserve = flops, reserve
         self._interrupted: list[str] = []
@@ -40,6 +50,8 @@ class SearchSource:
         if not self._admits():
             return None
         resume = self._interrupted.pop(0) if self._interrupted else None
+        if resume is None and self._is_for_promoted() and not self._study.promote():
+            return None
         self._num_running += 1
         item = self._study.propose(flops=self._flops, resume=resume)
         if item.continues is not None:
@@ -65,9 +77,29 @@ class SearchSource:
         self._study.finish(item, outcome)
 
     def _admits(self) -> bool:
-        within = self._interrupted or self._budget.trials is None or self._study.num_trials < self._budget.trials
+        if not self._interrupted and self._is_for_promoted():
+            within = self._study.has_stopped and self._num_to_promote > 0
+        else:
+            within = bool(self._interrupted) or not self._is_full()
         cost_s = self._spending.speed.item_s(flops=self._flops, num_looks=self._study.num_rungs)
-        return bool(within) and self._spending.fits(cost_s, reserve=self._reserve)
+        return within and self._spending.fits(cost_s, reserve=self._reserve)
+
+    def _is_full(self) -> bool:
+        """Whether as many trials were started as the budget has."""
+        return self._budget.trials is not None and self._study.num_trials >= self._budget.trials
+
+    def _is_for_promoted(self) -> bool:
+        """Whether the budget for new trials is used up, where the best of the stopped ones go on then."""
+        if self._stopping != "top-k":
+            return False
+        return self._is_full() or self._spending.share_spent(reserve=self._reserve) >= _SHARE_FOR_NEW
+
+    @property
+    def _num_to_promote(self) -> float:
+        """How many more stopped trials may go on; without a limit on time a share of all."""
+        if self._budget.device_s is not None:
+            return math.inf
+        return math.ceil(_PROMOTED_SHARE * self._study.num_trials) - self._study.num_promoted
 
 
 class VerificationSource:

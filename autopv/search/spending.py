@@ -119,6 +119,13 @@ class Spending:
         running = self._running.get(key)
         return running is None or self._rest_s(running) + self._kept_s(reserve) <= self.left_s(but=key)
 
+    def share_spent(self, *, reserve: Reserve | None = None) -> float:
+        """Of the budget beside the reserve, the share that is spent or promised; 0 without a limit."""
+        if self._budget.device_s is None:
+            return 0.0
+        usable_s = self._budget.device_s - self._kept_s(reserve)
+        return 1.0 if usable_s <= 0 else (self._budget.device_s - self.left_s()) / usable_s
+
     def overdrawn(self) -> bool:
         """Whether the whole budget is spent: whatever still runs must end now."""
         return self._budget.device_s is not None and self._ledger.spent_s() >= self._budget.device_s

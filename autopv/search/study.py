@@ -8,8 +8,8 @@ import hashlib
 import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -18,36 +18,32 @@ from optuna.trial import FrozenTrial, TrialState
 from autopv.errors import RunFolderError
 from autopv.policy import Policy
 from autopv.search.mirror import MirroredStorage
+from autopv.search.ranking import worth_repeating
+from autopv.search.records import (
+    NOT_WAITING,
+    PERCENT,
+    TrialRecord,
+    continued_keys,
+    trial_key,
+    trial_label,
+    trial_records,
+)
 from autopv.search.samplers import Samplers
 from autopv.search.work import Look, Outcome, WorkItem
 from autopv.spaces import Space
 from autopv.verify.controls import Control
 
-STATES = ("complete", "stopped", "unpaid", "failed", "running")
-"""Of a trial: unpaid ended for want of budget, and more of it can revive it."""
 _STUDIES = ("controls", "search")
-# Rungs are reported to Optuna in percent of a trial's compute.
-_PERCENT = 100
-# Half of the trials go on from each rung: looks are not worth enough (yet) to stop more.
-_REDUCTION = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialRecord:
-    """One trial as the study knows it.
-
-    state: one of STATES. looks: share of compute -> distance.
-    """
-
-    key: str
-    label: str
-    control: str | None
-    policy: Policy
-    state: str
-    seed: int
-    distance: float | None
-    looks: Mapping[float, float]
-    failure: str | None
+STOPPING = ("halving", "none", "top-k")
+"""What becomes of a trial half way: the worse half of all is stopped there (at once, asynchronously), nobody is, or all
+are, and the best ones go on when the search has no more budget for new ones."""
+# Looks before half of a trial do not tell policies apart (experiments/hvae_effect), so nothing is stopped on them; and
+# not more than half of the trials, for later ones are not worth enough for that.
+_FIRST_STOP, _REDUCTION = 0.5, 2
+# Policies are run once more from so many complete searched ones on: fewer are not worth choosing among.
+_REPEAT_FROM = 8
+# What a trial that goes on with another one takes over from it.
+_KEPT = ("control", "given", "repeats", "promoted", "digest", "seed")
 
 
 class SearchStudy:
@@ -62,13 +58,23 @@ class SearchStudy:
         seed: int,
         rungs: Sequence[float],
         sampler: str = "tpe",
+        stopping: str = "halving",
+        repeat_share: float = 0.0,
+        floor: float = 0.0,
+        given: Mapping[str, Policy] = MappingProxyType({}),
     ) -> None:
+        """stopping: one of STOPPING. given: policies to try first after the controls, by name.
+
+        repeat_share: of the proposals, to run the most promising policies again on other seeds. floor: of the metric.
+        """
         self._space, self._seed, self._rungs = space, seed, tuple(rungs)
+        self._stopping, self._repeat_share, self._floor = stopping, repeat_share, floor
         self._samplers = Samplers(sampler)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = MirroredStorage(_open_storage(path))
+        self._first_stop = min(rung for rung in self._rungs if rung >= _FIRST_STOP)
         pruner = optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=round(self._rungs[0] * _PERCENT), reduction_factor=_REDUCTION
+            min_resource=round(self._first_stop * PERCENT), reduction_factor=_REDUCTION
         )
         self._studies = {
             name: optuna.create_study(
@@ -78,6 +84,7 @@ class SearchStudy:
         }
         self._live: dict[str, optuna.trial.Trial] = {}
         self._enqueue(controls)
+        self._enqueue_given(given)
 
     @property
     def num_rungs(self) -> int:
@@ -87,8 +94,8 @@ class SearchStudy:
     @property
     def num_trials(self) -> int:
         """Trials that were started, in whatever state they are now; one that another trial continues is not counted."""
-        num_started = sum(len(self._trials(name, states=_not_waiting())) for name in _STUDIES)
-        return num_started - len(_continued(self._studies, states=_not_waiting()))
+        num_started = sum(len(self._trials(name, states=NOT_WAITING)) for name in _STUDIES)
+        return num_started - len(continued_keys(self._studies, states=NOT_WAITING))
 
     def interrupted(self) -> tuple[str, ...]:
         """Keys of trials that were started and did not finish, and are not being worked on now."""
@@ -96,7 +103,7 @@ class SearchStudy:
             key
             for name in _STUDIES
             for trial in self._trials(name, states=(TrialState.RUNNING,))
-            if (key := _key(name, trial.number)) not in self._live
+            if (key := trial_key(name, trial.number)) not in self._live
         )
 
     def release_live(self) -> None:
@@ -110,7 +117,10 @@ class SearchStudy:
             study = self._studies[name]
             trial = optuna.trial.Trial(study, self._frozen(name, int(number))._trial_id)
         else:
-            waiting = next((n for n in _STUDIES if self._trials(n, states=(TrialState.WAITING,))), "search")
+            waiting = self._waiting()
+            if waiting is None and self._repeat_due():
+                waiting = self._enqueue_repeat()
+            waiting = waiting or "search"
             name, study = waiting, self._studies[waiting]
             study.sampler = self._sampler()
             with warnings.catch_warnings():
@@ -127,31 +137,31 @@ class SearchStudy:
             trial.set_user_attr(
                 "seed", trial_seed(self._seed, repeat=self._repeats(policy.digest, but=(name, trial.number)))
             )
-        key = _key(name, trial.number)
+        key = trial_key(name, trial.number)
         self._live[key] = trial
         return WorkItem(
             key=key,
-            label=self._label(name, trial),
+            label=trial_label(trial.user_attrs, key=key),
             policy=policy.to_dict(),
             seed=trial.user_attrs["seed"],
             rungs=self._rungs,
             split="search",
             flops=flops,
             continues=trial.user_attrs.get("continues"),
+            may_go_on=self._stopping == "top-k",
         )
 
     def judge(self, item: WorkItem, look: Look) -> bool:
         """Records a look; returns whether the trial goes on. Controls always do."""
         trial = self._live[item.key]
         name, number = item.key.rsplit("-", 1)
-        step = round(look.fraction * _PERCENT)
+        step = round(look.fraction * PERCENT)
         decision = f"goes_on_from_{step}"
         if decision not in trial.user_attrs:  # else a look replayed after an interruption: what was decided stands
             if step not in self._frozen(name, int(number)).intermediate_values:
                 trial.report(look.distance, step)
             last = look.fraction >= self._rungs[-1]
-            stop = not last and trial.should_prune()
-            trial.set_user_attr(decision, not last and (not stop or "control" in trial.user_attrs))
+            trial.set_user_attr(decision, not last and not self._stops(trial, look))
         return bool(trial.user_attrs[decision])
 
     def finish(self, item: WorkItem, outcome: Outcome) -> None:
@@ -169,6 +179,24 @@ class SearchStudy:
         else:
             self._fail(trial, study, failure=outcome.failure, unpaid=outcome.status == "unpaid")
 
+    def promote(self) -> bool:
+        """Queues the best trial that was stopped half way, to go on; returns whether there was one."""
+        stopped = self._stopped()
+        if stopped:
+            _, name, number = min(stopped)
+            self._continue(name, self._frozen(name, number), promoted=True)
+        return bool(stopped)
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether any trial was stopped, and could go on."""
+        return bool(self._stopped())
+
+    @property
+    def num_promoted(self) -> int:
+        """Trials that went on after they had been stopped."""
+        return sum("promoted" in trial.user_attrs for name in _STUDIES for trial in self._trials(name))
+
     def give_up(self, key: str, *, failure: str, unpaid: bool = False) -> None:
         """Records an interrupted trial as failed, without running it; if only budget was missing, it can be revived."""
         name, number = key.rsplit("-", 1)
@@ -180,23 +208,19 @@ class SearchStudy:
 
         Optuna opens no trial that has ended, so a new one continues it, with the same parameters and seed.
         """
-        continued = _continued(self._studies)
+        continued = continued_keys(self._studies)
         revived = 0
-        for name, study in self._studies.items():
+        for name in _STUDIES:
             for trial in self._trials(name, states=(TrialState.FAIL,)):
-                attributes, key = trial.user_attrs, _key(name, trial.number)
-                if not attributes.get("unpaid") or key in continued:
+                if not trial.user_attrs.get("unpaid") or trial_key(name, trial.number) in continued:
                     continue
-                # A policy that the space can express is suggested anew from its parameters: the sampler sees those.
-                names = ("control", "digest", "seed") if trial.params else ("control", "digest", "seed", "policy")
-                kept = {name: attributes[name] for name in names if name in attributes}
-                study.enqueue_trial(trial.params, user_attrs={**kept, "continues": key})
+                self._continue(name, trial)
                 revived += 1
         return revived
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Every trial that was started, controls first."""
-        return _records(self._studies)
+        return trial_records(self._studies)
 
     def _enqueue(self, controls: Sequence[Control]) -> None:
         """Queues the controls that are not in the studies yet, each in the study that can express it."""
@@ -204,12 +228,69 @@ class SearchStudy:
         for control in controls:
             if control.name in known:
                 continue
-            attributes = {"control": control.name}
-            if not control.policy.is_image_only and self._space.contains(control.policy):
-                self._studies["search"].enqueue_trial(self._space.encode(control.policy), user_attrs=attributes)
-            else:
-                policy = control.policy.to_dict()
-                self._studies["controls"].enqueue_trial({}, user_attrs={**attributes, "policy": policy})
+            self._queue(control.policy, attributes={"control": control.name})
+
+    def _enqueue_given(self, given: Mapping[str, Policy]) -> None:
+        """Queues the given policies that are not in the studies yet, as trials like any other."""
+        known = {trial.user_attrs.get("given") for name in _STUDIES for trial in self._trials(name)}
+        for label, policy in given.items():
+            if label not in known:
+                self._queue(policy, attributes={"given": label})
+
+    def _queue(self, policy: Policy, *, attributes: Mapping[str, Any]) -> None:
+        """Queues a policy in the study that can express it."""
+        if not policy.is_image_only and self._space.contains(policy):
+            self._studies["search"].enqueue_trial(self._space.encode(policy), user_attrs=dict(attributes))
+        else:
+            self._studies["controls"].enqueue_trial({}, user_attrs={**attributes, "policy": policy.to_dict()})
+
+    def _continue(self, name: str, trial: FrozenTrial, **attributes: Any) -> None:
+        """Queues a trial that goes on where an ended one stands."""
+        kept = {kind: trial.user_attrs[kind] for kind in _KEPT if kind in trial.user_attrs}
+        self._queue_again(name, trial, attributes={**kept, **attributes, "continues": trial_key(name, trial.number)})
+
+    def _queue_again(self, name: str, trial: FrozenTrial, *, attributes: Mapping[str, Any]) -> None:
+        """Queues a trial of the same policy in the same study."""
+        # A policy that the space can express is suggested anew from its parameters: the sampler sees those.
+        policy = {} if trial.params else {"policy": trial.user_attrs["policy"]}
+        self._studies[name].enqueue_trial(trial.params, user_attrs={**attributes, **policy})
+
+    def _waiting(self) -> str | None:
+        """The study in which a trial is queued."""
+        return next((name for name in _STUDIES if self._trials(name, states=(TrialState.WAITING,))), None)
+
+    def _repeat_due(self) -> bool:
+        """Whether a promising policy should be run again before the next one is proposed."""
+        searched = [trial for name in _STUDIES for trial in self._trials(name) if "control" not in trial.user_attrs]
+        num_complete = sum(trial.state == TrialState.COMPLETE for trial in searched)
+        num_repeats = sum("repeats" in trial.user_attrs for trial in searched)
+        return num_complete >= _REPEAT_FROM and num_repeats < self._repeat_share * (len(searched) - _REPEAT_FROM + 1)
+
+    def _enqueue_repeat(self) -> str | None:
+        """Queues the most promising policy once more; returns in which study, None where there is none to repeat."""
+        record = worth_repeating(self.records(), floor=self._floor)
+        if record is None:
+            return None
+        name, number = record.key.rsplit("-", 1)
+        self._queue_again(name, self._frozen(name, int(number)), attributes={"repeats": record.key})
+        return name
+
+    def _stopped(self) -> list[tuple[float, str, int]]:
+        """Last distance, study and number of every trial that was stopped and that none continues."""
+        continued = continued_keys(self._studies)
+        return [
+            (trial.intermediate_values[trial.last_step], name, trial.number)
+            for name in _STUDIES
+            for trial in self._trials(name, states=(TrialState.PRUNED,))
+            if trial_key(name, trial.number) not in continued and trial.last_step is not None
+        ]
+
+    def _stops(self, trial: optuna.trial.Trial, look: Look) -> bool:
+        """Whether a trial ends here, before its last look. Controls, repetitions and what was promoted never do."""
+        if self._stopping == "none" or look.fraction < self._first_stop:
+            return False
+        stops = self._stopping == "top-k" or trial.should_prune()  # asked of all: others are compared with them
+        return stops and not {"control", "repeats", "promoted"} & set(trial.user_attrs)
 
     def _fail(
         self, trial: optuna.trial.Trial, study: optuna.Study, *, failure: str | None, unpaid: bool = False
@@ -227,11 +308,8 @@ class SearchStudy:
         return sum(
             trial.user_attrs.get("digest") == digest and (name, trial.number) != but
             for name in _STUDIES
-            for trial in self._trials(name, states=_not_waiting())
+            for trial in self._trials(name, states=NOT_WAITING)
         )
-
-    def _label(self, name: str, trial: optuna.trial.Trial) -> str:
-        return str(trial.user_attrs.get("control") or _key(name, trial.number))
 
     def _trials(self, name: str, *, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         return self._studies[name].get_trials(deepcopy=False, states=states)
@@ -247,56 +325,14 @@ def read_records(path: Path) -> tuple[TrialRecord, ...]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = _open_storage(path)
     names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
-    return _records({name: optuna.load_study(study_name=name, storage=storage) for name in _STUDIES if name in names})
+    return trial_records(
+        {name: optuna.load_study(study_name=name, storage=storage) for name in _STUDIES if name in names}
+    )
 
 
 def trial_seed(seed: int, *, repeat: int) -> int:
     """The training seed of a search trial: the same for all policies, a fresh one for each repeat of a policy."""
     return _mix("trial", seed, repeat)
-
-
-def _records(studies: Mapping[str, optuna.Study]) -> tuple[TrialRecord, ...]:
-    states = {
-        TrialState.RUNNING: "running",
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "stopped",
-        TrialState.FAIL: "failed",
-    }
-    continued = _continued(studies, states=_not_waiting())
-    return tuple(
-        TrialRecord(
-            key=_key(name, trial.number),
-            label=str(trial.user_attrs.get("control") or _key(name, trial.number)),
-            control=trial.user_attrs.get("control"),
-            policy=Policy.from_dict(trial.user_attrs["policy"], where=f"study.db {name} {trial.number}"),
-            state="unpaid" if trial.user_attrs.get("unpaid") else states[trial.state],
-            seed=trial.user_attrs["seed"],
-            distance=trial.value if trial.state == TrialState.COMPLETE else None,
-            looks={step / _PERCENT: value for step, value in trial.intermediate_values.items()},
-            failure=trial.user_attrs.get("failure"),
-        )
-        for name, study in studies.items()
-        for trial in study.get_trials(deepcopy=False, states=_not_waiting())
-        if "seed" in trial.user_attrs and _key(name, trial.number) not in continued
-    )
-
-
-def _continued(studies: Mapping[str, optuna.Study], *, states: tuple[TrialState, ...] | None = None) -> frozenset[str]:
-    """The keys of trials that another one (in these states) continues."""
-    return frozenset(
-        trial.user_attrs["continues"]
-        for study in studies.values()
-        for trial in study.get_trials(deepcopy=False, states=states)
-        if "continues" in trial.user_attrs
-    )
-
-
-def _not_waiting() -> tuple[TrialState, ...]:
-    return tuple(state for state in TrialState if state != TrialState.WAITING)
-
-
-def _key(study: str, number: int) -> str:
-    return f"{study}-{number:04d}"
 
 
 def _mix(purpose: str, *numbers: int) -> int:

@@ -15,7 +15,8 @@ class WorkItem:
     key: names the item and its folder. label: what to call it in front of people. policy: the policy as its own dict.
     split: the split whose metric measures it.
     flops: training FLOPs if it runs to its last rung.
-    continues: the key of an earlier item whose folder it takes over, for want of budget not finished.
+    continues: the key of an earlier item whose folder it takes over, which ended before its last rung.
+    may_go_on: whether another item may continue this one after it was stopped.
     """
 
     key: str
@@ -26,6 +27,7 @@ class WorkItem:
     split: str
     flops: float
     continues: str | None = None
+    may_go_on: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

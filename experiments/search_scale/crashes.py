@@ -16,7 +16,7 @@ from world import Setting, World
 
 from autopv.search.conclusion import stored_arms
 from autopv.search.ledger import VerificationResult
-from autopv.search.study import TrialRecord
+from autopv.search.records import TrialRecord
 
 MOST_OVERSPENT = 0.02
 

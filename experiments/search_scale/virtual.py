@@ -24,6 +24,7 @@ from autopv.search.events import EventLog
 from autopv.search.extension import MOST_BLOCKS
 from autopv.search.hooks import Hooks
 from autopv.search.ledger import Ledger
+from autopv.search.request import SearchRequest
 from autopv.search.run_folder import RunFolder
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import Reserve, Speed, Spending
@@ -33,6 +34,7 @@ from autopv.verify.blocks import fresh_seeds
 from autopv.verify.controls import default_controls, random_controls
 
 RUNGS = (0.5, 1.0)
+REPEAT_SHARE = SearchRequest.repeat_share
 TRIAL_FLOPS = 1.0
 _TICK_S = 1.0
 # On the disk of the crash: SQLite's main file and what was written ahead of it. Its index is made anew.
@@ -52,7 +54,12 @@ class Driver:
         space = Space.load("stage2_expressive").for_data(has_masks=False)
         self._controls = (*default_controls(), *random_controls(space.random_policy, seed=setting.seed))
         self.study = SearchStudy(
-            self.folder.study, space=space, controls=self._controls, seed=setting.seed, rungs=RUNGS
+            self.folder.study,
+            space=space,
+            controls=self._controls,
+            seed=setting.seed,
+            rungs=RUNGS,
+            repeat_share=REPEAT_SHARE,
         )
         self.spending = Spending(
             budget=self.budget,
@@ -205,7 +212,9 @@ class Driver:
     def _verify(self) -> VerificationSource:
         """As `search/job.py` goes over to the verification."""
         if self.ledger.get_state("phase") != "verify":
-            arms = [arm.to_dict() for arm in choose_arms(self.study.records(), earlier=stored_arms(self.ledger))]
+            arms = [
+                arm.to_dict() for arm in choose_arms(self.study.records(), floor=0.0, earlier=stored_arms(self.ledger))
+            ]
             self.ledger.set_states({"arms": arms, "phase": "verify"})
         num_seeds = self.setting.num_seeds
         if self.budget.device_s is not None:

@@ -84,7 +84,7 @@ class _Run:
         if recipe.stop == "search":
             study.propose(flops=1e12)
             return self._close()
-        arms = choose_arms(study.records())
+        arms = choose_arms(study.records(), floor=self._floor)
         self._ledger.set_state("arms", [arm.to_dict() for arm in arms])
         self._ledger.set_state("phase", "verify")
         for seed in fresh_seeds(0, num_seeds=recipe.num_blocks):
@@ -183,6 +183,9 @@ class _Run:
             space=_SPACE,
             space_digest=self._space.digest,
             sampler="tpe",
+            stopping="halving",
+            repeat_share=0.25,
+            given={},
             budget=recipe.budget,
             seed=0,
             num_workers=2,
@@ -190,6 +193,7 @@ class _Run:
             address=None,
             num_seeds=max(1, recipe.num_blocks),
             trial_steps=400,
+            train_steps=None,
             trial_flops=1e12,
             rungs=recipe.rungs,
             training=TrainingPlan(total_flops=1e12).to_dict(),

@@ -20,7 +20,8 @@ from launching import RunCli
 from autopv.report.numbers import distance_text
 from autopv.search.board import FOLDER, JOB
 from autopv.search.events import read_events
-from autopv.search.study import TrialRecord, read_records
+from autopv.search.records import TrialRecord
+from autopv.search.study import read_records
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from autopv.report.numbers import distance_text
 from autopv.report.page.charts import Line, line_chart
 from autopv.report.page.facts import Facts
 from autopv.report.page.words import time_unit
-from autopv.search.study import TrialRecord
+from autopv.search.records import TrialRecord
 from autopv.verify.controls import IMAGE_ONLY
 
 # Rungs that span more than this factor of compute are shown on a logarithmic axis.

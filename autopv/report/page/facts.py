@@ -19,8 +19,9 @@ from autopv.search.conclusion import best_found, stored_arms
 from autopv.search.events import read_events
 from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger, VerificationResult
+from autopv.search.records import TrialRecord
 from autopv.search.run_folder import RunFolder, RunSettings
-from autopv.search.study import TrialRecord, read_records
+from autopv.search.study import read_records
 from autopv.verify.blocks import Arm
 from autopv.verify.controls import IMAGE_ONLY
 
@@ -72,13 +73,13 @@ class Facts:
         verified = [(c["arm"] in controls, c["mean_distance"], c["arm"]) for c in comparisons if c["arm"] != IMAGE_ONLY]
         if verified:
             return str(min(verified)[2])
-        best = best_found(self.records)
-        return None if best is None else best.control or best.key
+        best = best_found(self.records, floor=self.floors.get("search", 0.0), length=self.settings.extrapolation)
+        return None if best is None else best.record.label
 
     def policy(self, arm: str) -> Policy | None:
         """The policy of an arm or trial."""
         known = [a.policy for a in self.arms if a.name == arm]
-        known += [r.policy for r in self.records if arm in (r.control, r.key)]
+        known += [r.policy for r in self.records if arm in (r.label, r.key)]
         return known[0] if known else None
 
 

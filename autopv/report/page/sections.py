@@ -17,7 +17,7 @@ from autopv.report.page.images import Pictures
 from autopv.report.page.setting import metric_words, setting_values
 from autopv.report.page.verdict import verdict_values
 from autopv.report.page.words import policy_words, time_words
-from autopv.search.study import STATES
+from autopv.search.records import STATES
 
 Values = dict[str, Any]
 # Longer lists of trials are folded.

@@ -31,10 +31,14 @@ def setting_values(facts: Facts) -> dict[str, Any]:
     pairs += [
         ("Model", f"{settings.model}, preset {settings.preset}"),
         ("Search space", f"{settings.space} ({settings.space_digest[:12]})"),
-        ("Sampler", settings.sampler),
+        ("Sampler", f"{settings.sampler}, stopping {settings.stopping}, {settings.repeat_share:.0%} repeats"),
         (
             "Length of a training",
             f"the compute of {settings.trial_steps} image-only steps, {settings.trial_flops:.3g} FLOPs",
+        ),
+        (
+            "Training it is for",
+            "as long as a trial" if settings.train_steps is None else f"{settings.train_steps} image-only steps",
         ),
         ("Measured at", ", ".join(f"{rung:.0%}" for rung in settings.rungs) + " of a trial's compute"),
         ("Seed", str(settings.seed)),

@@ -8,7 +8,7 @@ from autopv.policy import Policy
 from autopv.report.page.facts import Facts
 from autopv.report.page.setting import data_flags
 from autopv.report.page.words import change_words, command, date_words, policy_words, time_words
-from autopv.search.study import STATES
+from autopv.search.records import STATES
 from autopv.verify.controls import IMAGE_ONLY
 from autopv.verify.statistics import MIN_BLOCKS
 

@@ -1,0 +1,128 @@
+"""What the looks of a search say of its policies: the result to expect of each, and how sure that is.
+
+A training's result is its policy's, and luck: as experiments/hvae_effect found, another seed of the same policy tells
+the order of policies with a correlation of 0.4 to 0.7, and a training of another length may not tell it at all. So the
+luckiest run is not the best policy. Here every look is the sum of effects, each with a size that is fitted to all looks
+together, and what is expected of a policy is what is left when luck is taken out.
+
+Source: a Gaussian process with random effects (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006,
+chapters 2 and 5), its correlation over the logarithm of the training's length being an Ornstein-Uhlenbeck process.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autopv.policy import Policy
+from autopv.search.effects import (
+    Places,
+    common_covariance,
+    luck_covariance,
+    policy_covariance,
+    sizes_of,
+    spreads,
+    typical,
+)
+
+# Excess below this share of the median counts as that much: near the floor it is mostly chance, or negative.
+_LEAST_SHARE = 0.05
+_FIT_STEPS = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """One look at one training of a policy. length: of the training so far, 1 being a full trial."""
+
+    policy: Policy
+    seed: int
+    length: float
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """Log excess to be expected of policies, on the average over seeds. covariance_PP: of what is not known of it."""
+
+    mean_P: Tensor
+    covariance_PP: Tensor
+
+    def deviations(self) -> Tensor:
+        """Standard deviation of each mean."""
+        return self.covariance_PP.diagonal().clamp_min(0).sqrt()
+
+    def change(self, index: int, *, reference: int) -> tuple[float, float, float]:
+        """The change of excess of one policy against another, as a share of the other's, with its 95% interval."""
+        mean = float(self.mean_P[index] - self.mean_P[reference])
+        pair = [index, reference]
+        sign = torch.tensor([1.0, -1.0], dtype=self.covariance_PP.dtype)
+        half = 1.96 * math.sqrt(max(0.0, float(sign @ self.covariance_PP[pair][:, pair] @ sign)))
+        return math.expm1(mean), math.expm1(mean - half), math.expm1(mean + half)
+
+
+class Belief:
+    """What is to be expected of any policy, given the looks at some.
+
+    floor: of the metric that measured all of them. Raises: ValueError without a look.
+    """
+
+    def __init__(self, sightings: Sequence[Sighting], *, floor: float) -> None:
+        if not sightings:
+            raise ValueError("nothing was seen yet: there is nothing to expect")
+        self._known = Places.of([s.policy for s in sightings], lengths=[s.length for s in sightings])
+        self._seeds_N = torch.tensor([s.seed for s in sightings])
+        log_excess_N = _log_excess([s.distance for s in sightings], floor=floor)
+        self._level = float(log_excess_N.mean())
+        self._seen_N = log_excess_N - self._level
+        self._free = typical()
+        self._fit()
+        with torch.no_grad():
+            factor_NN = torch.linalg.cholesky(self._covariance())
+            self._factor_NN = factor_NN
+            self._weights_N = torch.cholesky_solve(self._seen_N[:, None], factor_NN)[:, 0]
+
+    @property
+    def effects(self) -> dict[str, float]:
+        """The fitted sizes: standard deviations of log excess, shares, and what is left after a doubling."""
+        return {name: float(value) for name, value in sizes_of(self._free.detach()).items()}
+
+    def expect(self, policies: Sequence[Policy], *, length: float = 1.0) -> Expectation:
+        """What trainings of that length (in full trials) are expected to come to."""
+        asked = Places.of(policies, lengths=[length] * len(policies))
+        with torch.no_grad():
+            sizes = sizes_of(self._free)
+            cross_PN = common_covariance(asked, self._known) + policy_covariance(asked, self._known, sizes=sizes)
+            own_PP = common_covariance(asked, asked) + policy_covariance(asked, asked, sizes=sizes)
+            solved_NP = torch.cholesky_solve(cross_PN.T, self._factor_NN)
+            mean_P = cross_PN @ self._weights_N + self._level
+            return Expectation(mean_P=mean_P, covariance_PP=own_PP - cross_PN @ solved_NP)
+
+    def _covariance(self) -> Tensor:
+        sizes, known = sizes_of(self._free), self._known
+        luck_NN = luck_covariance(known, seeds_N=self._seeds_N, sizes=sizes)
+        return common_covariance(known, known) + policy_covariance(known, known, sizes=sizes) + luck_NN
+
+    def _fit(self) -> None:
+        """Finds the sizes that are likeliest, given the looks and what was known before."""
+        free = self._free.requires_grad_()
+        start = typical()
+        optimizer = torch.optim.LBFGS([free], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            factor_NN = torch.linalg.cholesky(self._covariance())
+            solved_N = torch.cholesky_solve(self._seen_N[:, None], factor_NN)[:, 0]
+            unlikely = 0.5 * self._seen_N @ solved_N + factor_NN.diagonal().log().sum()
+            total: Tensor = unlikely + 0.5 * (((free - start) / spreads()) ** 2).sum()
+            torch.autograd.backward(total)
+            return total
+
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+
+
+def _log_excess(distances: Sequence[float], *, floor: float) -> Tensor:
+    excess_N = torch.tensor(distances, dtype=torch.float64) - floor
+    median = float(excess_N.abs().median())
+    return excess_N.clamp_min(max(_LEAST_SHARE * median, 1e-12)).log()

@@ -1,0 +1,137 @@
+"""What a search's looks are made of: the effects of policies, of luck and of the training's length, and their sizes.
+
+Log excess is taken as a sum of: a power law of the length that all policies share; each policy's effect, of which
+policies like it have a part too and which a longer training forgets by and by; the luck of each training, forgotten
+likewise; what a seed does to all policies; and the scatter of a look.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autopv.policy import Policy
+from autopv.policy.ops.base import GROUPS
+from autopv.policy.rules import MAX_FRAMES
+
+Sizes = Mapping[str, Tensor]
+"""Standard deviations of log excess (`policy`, `trial`, `seed`), the share of a policy's effect that those like it have
+(`alike`) and how far they may be from it (`reach`), and what is left after the length has doubled (`..._memory`)."""
+
+# Sizes of effects before anything is seen, as medians, and how far (in e-folds) they may be from these: those of
+# experiments/hvae_effect, in units of log excess, that is about in shares of the excess.
+_SIZES = {"policy": 0.15, "trial": 0.13, "seed": 0.05}
+_SIZE_SPREAD = 1.0
+# Share of a policy's effect that others like it have too, and how alike they must be, in units of the features.
+_ALIKE_SHARE, _ALIKE_SPREAD = 0.5, 1.0
+_REACH, _REACH_SPREAD = 0.7, 0.5
+# What is left of an effect after the training's length has doubled.
+_MEMORY = {"policy": 0.5, "trial": 0.7}
+_MEMORY_SPREAD = 1.0
+# Of level and slope, which are to be learnt from the looks alone; of one measurement against its repetition.
+_WIDE, LOOK_SD = 10.0, 0.01
+
+
+@dataclass(frozen=True)
+class Places:
+    """Policies at training lengths: what covariances are made of."""
+
+    features_NF: Tensor
+    identity_N: Tensor
+    log2_length_N: Tensor
+
+    @classmethod
+    def of(cls, policies: Sequence[Policy], *, lengths: Sequence[float]) -> "Places":
+        """Each policy at its length, in full trials."""
+        features_NF = torch.stack([policy_features(policy) for policy in policies])
+        log2_length_N = torch.tensor(lengths, dtype=torch.float64).log2()
+        identity_N = torch.tensor([int(policy.digest[:15], 16) for policy in policies])
+        return cls(features_NF, identity_N, log2_length_N)
+
+    def same(self, other: "Places") -> Tensor:
+        """1 where the policy is the same."""
+        return (self.identity_N[:, None] == other.identity_N[None, :]).double()
+
+    def doublings(self, other: "Places") -> Tensor:
+        """How many doublings of the length lie between two."""
+        return (self.log2_length_N[:, None] - other.log2_length_N[None, :]).abs()
+
+
+def policy_features(policy: Policy) -> Tensor:
+    """Where a policy lies among others (float64): its video, its loss weight, and how much of what corruption.
+
+    A corruption counts by its magnitude in its op's bounds, its mean level over the frames and its probability.
+    """
+    policy = policy.canonical()
+    if policy.num_frames == 1:
+        return torch.zeros(5 + len(GROUPS), dtype=torch.float64)
+    num_pseudo = policy.num_frames - 1
+    doses = dict.fromkeys(GROUPS, 0.0)
+    for layer in policy.layers:
+        op = layer.definition
+        share = math.log(max(layer.magnitude, op.low) / op.low) / math.log(op.high / op.low)
+        levels = [layer.magnitude_at(frame) / max(layer.magnitude, 1e-12) for frame in range(1, policy.num_frames)]
+        doses[op.group] += layer.probability * (0.5 + 0.5 * share) * (0.5 + 0.5 * sum(levels) / num_pseudo)
+    video = [
+        math.log2(policy.num_frames) / math.log2(MAX_FRAMES),
+        (math.log10(policy.frame_loss_weight) + 3) / 3,
+        policy.frame_loss_until,
+        (policy.markov_order - 1) / max(1, policy.num_frames - 2),
+        float(policy.randomness == "shared"),
+    ]
+    return torch.tensor([*video, *doses.values()], dtype=torch.float64)
+
+
+def common_covariance(one: Places, two: Places) -> Tensor:
+    """Covariance of what all policies have in common: a level, and a power law of the length, both unknown."""
+    return _WIDE**2 * (1 + one.log2_length_N[:, None] * two.log2_length_N[None, :])
+
+
+def policy_covariance(one: Places, two: Places, *, sizes: Sizes) -> Tensor:
+    """Covariance of the policies' effects: those alike are alike, and a longer training forgets them."""
+    apart_NM = torch.cdist(one.features_NF, two.features_NF).square() / sizes["reach"] ** 2
+    alike_NM = sizes["alike"] * (-0.5 * apart_NM).exp() + (1 - sizes["alike"]) * one.same(two)
+    return sizes["policy"] ** 2 * alike_NM * sizes["policy_memory"] ** one.doublings(two)
+
+
+def luck_covariance(one: Places, *, seeds_N: Tensor, sizes: Sizes) -> Tensor:
+    """Covariance of what the seeds, and chance in each training, did to these looks, and of their scatter."""
+    same_seed_NN = (seeds_N[:, None] == seeds_N[None, :]).double()
+    fades_NN = sizes["trial_memory"] ** one.doublings(one)
+    same_NN = one.same(one) * same_seed_NN
+    scatter_NN = LOOK_SD**2 * torch.eye(len(seeds_N), dtype=torch.float64)
+    return sizes["trial"] ** 2 * same_NN * fades_NN + sizes["seed"] ** 2 * same_seed_NN + scatter_NN
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def typical() -> Tensor:
+    """The medians, on the scale they are fitted on."""
+    values = [math.log(_SIZES[name]) for name in _SIZES]
+    values += [_logit(_ALIKE_SHARE), math.log(_REACH)]
+    values += [_logit(_MEMORY[name]) for name in _MEMORY]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def spreads() -> Tensor:
+    """Standard deviations of what is known of them before anything is seen, on the same scale."""
+    values = [_SIZE_SPREAD] * len(_SIZES) + [_ALIKE_SPREAD, _REACH_SPREAD] + [_MEMORY_SPREAD] * len(_MEMORY)
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def sizes_of(free: Tensor) -> dict[str, Tensor]:
+    """What the free numbers stand for."""
+    policy, trial, seed, alike, reach, policy_memory, trial_memory = free
+    return {
+        "policy": policy.exp(),
+        "trial": trial.exp(),
+        "seed": seed.exp(),
+        "alike": alike.sigmoid(),
+        "reach": reach.exp(),
+        "policy_memory": policy_memory.sigmoid(),
+        "trial_memory": trial_memory.sigmoid(),
+    }
