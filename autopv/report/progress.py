@@ -119,7 +119,7 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
         f"{budget} buys {trials} of {event['trial_steps']} steps, about {event['trial_s']:.0f} s each here, on "
         f"{event['num_workers']} worker{'s' * (event['num_workers'] > 1)}"
     )
-    lines += _target_lines(event)
+    lines += _target_lines(event, device=budget.device)
     if event.get("given"):
         lines.append(f"tried first: {'; '.join(event['given'])}")
     if event.get("given_left_out"):
@@ -135,7 +135,7 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _target_lines(event: Mapping[str, Any]) -> list[str]:
+def _target_lines(event: Mapping[str, Any], *, device: str) -> list[str]:
     """How far it is from a trial to the training that the search is for."""
     steps = event.get("train_steps")
     if steps is None:
@@ -144,7 +144,8 @@ def _target_lines(event: Mapping[str, Any]) -> list[str]:
         return [f"trials are as long as the training this is for ({steps} steps): nothing is extrapolated"]
     return [
         f"the training this is for ({steps} steps) is {steps / event['trial_steps']:.3g} times as long as a trial: "
-        "what trials show of it is an extrapolation; more budget buys longer trials"
+        f"what trials show of it is an extrapolation; about {rounded_up(event['train_needs_s'], device=device)} would "
+        "buy trials as long"
     ]
 
 

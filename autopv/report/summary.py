@@ -43,7 +43,7 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
         f"Trials: {_trial_counts(result['trials'])}."
     )
     best = result["best_found"]
-    parts.append(_best_found_text(best) if best else "The search found no policy.")
+    parts.append(_best_found_text(best, settings=result["settings"]) if best else "The search found no policy.")
     parts.append(f"Recommended: {result['recommended_policy']}")
     files = [
         name
@@ -57,7 +57,7 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _best_found_text(best: Mapping[str, Any]) -> str:
+def _best_found_text(best: Mapping[str, Any], *, settings: Mapping[str, Any]) -> str:
     """The best policy that was searched, and what is expected of it."""
     text = f"Best found by the search: {best['policy']} ({best['trial']}"
     runs = best.get("num_runs", 1)  # runs of earlier versions do not tell
@@ -65,7 +65,8 @@ def _best_found_text(best: Mapping[str, Any]) -> str:
     if not best.get("change"):
         return text + ")"
     change, low, high = best["change"]
-    return text + f"; expected against image-only: {change:+.0%}, {low:+.0%} to {high:+.0%})"
+    steps = max(settings["trial_steps"], settings.get("train_steps") or 0)
+    return text + f"; expected against image-only after {steps} steps: {change:+.0%}, {low:+.0%} to {high:+.0%})"
 
 
 def status_text(folder: RunFolder) -> str:
@@ -129,8 +130,11 @@ def _arms_table(result: Mapping[str, Any]) -> str:
 def _trials_table(result: Mapping[str, Any]) -> str:
     floor = result["floors"]["search"]
     complete = sorted((t for t in result["trials"] if t["distance"] is not None), key=lambda t: t["distance"])
-    rows = [[t["control"] or t["key"], distance_text(t["distance"] - floor), t["policy"]] for t in complete]
-    head = f"Trials at full compute on the search split (one seed each; floor {distance_text(floor)})"
+    rows = [
+        [t.get("label") or t["control"] or t["key"], distance_text(t["distance"] - floor), t["policy"]]
+        for t in complete
+    ]
+    head = f"Trials at full compute on the search split (one training each; floor {distance_text(floor)})"
     return head + "\n" + _table(["trial", "excess", "policy"], rows)
 
 

@@ -128,6 +128,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             given_left_out=list(given.left_out),
             reserve_s=plan.reserve_s,
             verdict_needs_s=round(plan.verdict_needs_s),
+            train_needs_s=None if plan.train_needs_s is None else round(plan.train_needs_s),
             num_images=len(material.image_set),
             skipped=[f"{skipped.name}: {skipped.reason}" for skipped in material.image_set.skipped],
             num_defective=material.image_set.num_defective if material.image_set.has_masks else None,

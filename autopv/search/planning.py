@@ -39,6 +39,8 @@ class SearchPlan:
     """How a budget will be used; times in device-seconds, None without a time budget.
 
     trial_steps: image-only steps that the compute of one full trial pays for; a longer video gets fewer.
+    verdict_needs_s: what buys a verdict on trials of this length. train_needs_s: what buys one on trials as long as the
+    training that the search is for; None where that is not stated.
     """
 
     trial_steps: int
@@ -48,6 +50,7 @@ class SearchPlan:
     num_blocks: int
     reserve_s: float | None
     verdict_needs_s: float
+    train_needs_s: float | None = None
 
 
 def calibrate(
@@ -115,6 +118,10 @@ def plan_search(
     def block_s(steps: int) -> float:
         return num_arms * speed.item_s(flops=steps * flops_per_step, num_looks=1) * SAFETY
 
+    def needs_s(steps: int) -> float:
+        blocks_s = MIN_BLOCKS * block_s(steps)
+        return blocks_s + max(_FEWEST_TRIALS * trial_s(steps), blocks_s * (1 / _MOST_FOR_VERIFICATION - 1)) + starts_s
+
     def result(steps: int, *, num_blocks: int) -> SearchPlan:
         reserve_s = None if budget.device_s is None else num_blocks * block_s(steps)
         num_trials = budget.trials or 10**9
@@ -122,8 +129,6 @@ def plan_search(
             left_s = device_s - (reserve_s or 0.0)
             fitting = _num_trials(left_s, trial_s(steps), num_controls=num_controls, mean_share=mean_share)
             num_trials = min(num_trials, fitting)
-        blocks_s = MIN_BLOCKS * block_s(steps)
-        search_s = max(_FEWEST_TRIALS * trial_s(steps), blocks_s * (1 / _MOST_FOR_VERIFICATION - 1))
         return SearchPlan(
             trial_steps=steps,
             trial_flops=steps * flops_per_step,
@@ -131,7 +136,8 @@ def plan_search(
             num_trials=num_trials,
             num_blocks=num_blocks,
             reserve_s=reserve_s,
-            verdict_needs_s=blocks_s + search_s + starts_s,
+            verdict_needs_s=needs_s(steps),
+            train_needs_s=None if train_steps is None else needs_s(train_steps),
         )
 
     if budget.device_s is None:

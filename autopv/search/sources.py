@@ -13,7 +13,7 @@ from autopv.verify.blocks import Arm
 
 # A search that lets the best of its stopped trials go on spends this share of its budget on new ones first; where only
 # trials are counted, it lets so many go on for each that was started.
-_SHARE_FOR_NEW, _PROMOTED_SHARE = 0.6, 0.2
+PROMOTED_AFTER, _PROMOTED_SHARE = 0.6, 0.2
 
 
 class SearchSource:
@@ -92,7 +92,7 @@ class SearchSource:
         """Whether the budget for new trials is used up, where the best of the stopped ones go on then."""
         if self._stopping != "top-k":
             return False
-        return self._is_full() or self._spending.share_spent(reserve=self._reserve) >= _SHARE_FOR_NEW
+        return self._is_full() or self._spending.share_spent(reserve=self._reserve) >= PROMOTED_AFTER
 
     @property
     def _num_to_promote(self) -> float:

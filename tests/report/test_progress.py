@@ -45,6 +45,22 @@ def test_the_plan_tells_where_the_model_bounds_the_length() -> None:
     assert "at most 6 frames" in " ".join(plan_lines({**PLANNED, "max_frames": 6}))
 
 
+def test_the_plan_says_how_far_it_is_to_the_training_that_counts() -> None:
+    assert not any("the training this is for" in line for line in plan_lines(PLANNED))
+    equal = " ".join(plan_lines({**PLANNED, "train_steps": 400, "train_needs_s": 1900}))
+    assert "as long as the training this is for (400 steps): nothing is extrapolated" in equal
+    longer = " ".join(plan_lines({**PLANNED, "train_steps": 3000, "train_needs_s": 13_000}))
+    assert "(3000 steps) is 7.5 times as long as a trial" in longer
+    assert "217cpu-min would buy trials as long" in longer
+
+
+def test_the_plan_says_what_is_tried_first_and_what_not() -> None:
+    event = {**PLANNED, "given": ["given-1: T=2 ..."], "given_left_out": ["a.json: needs defect masks"]}
+    text = " ".join(plan_lines(event))
+    assert "tried first: given-1: T=2 ..." in text
+    assert "left out: a.json: needs defect masks" in text
+
+
 def test_every_line_tells_what_is_spent_and_left() -> None:
     (line,) = lines(look(), earlier=[PLANNED])
     assert "50% spent, 5.0 min left" in line

@@ -11,7 +11,14 @@ from autopv.search.spending import Speed
 from autopv.verify.statistics import MIN_BLOCKS
 
 
-def plan(budget: str, *, step_s: float = 0.05, trial_steps: int | None = None, num_seeds: int = 3) -> SearchPlan:
+def plan(
+    budget: str,
+    *,
+    step_s: float = 0.05,
+    trial_steps: int | None = None,
+    train_steps: int | None = None,
+    num_seeds: int = 3,
+) -> SearchPlan:
     return plan_search(
         Budget.parse(budget),
         speed=Speed(s_per_flop=step_s / 1e9, look_s=1.5, start_s=0.5),
@@ -22,6 +29,8 @@ def plan(budget: str, *, step_s: float = 0.05, trial_steps: int | None = None, n
         num_seeds=num_seeds,
         num_workers=2,
         trial_steps=trial_steps,
+        train_steps=train_steps,
+        mean_share=0.75,
     )
 
 
@@ -81,3 +90,19 @@ def test_too_small_a_budget_is_refused_with_the_smallest_sensible_one() -> None:
         plan("1cpu-min")
     smallest = re.findall(r"\d+cpu-min", str(error.value))[1]
     assert plan(smallest).num_trials >= 6
+
+
+def test_no_trial_is_longer_than_the_training_it_is_for_and_a_large_budget_makes_it_as_long() -> None:
+    assert plan("20cpu-h", train_steps=1000).trial_steps == 1000
+    assert plan("20cpu-h", train_steps=100_000).trial_steps == plan("20cpu-h").trial_steps
+    assert plan("10cpu-min", train_steps=100).trial_steps == 100
+    assert plan("20trials", train_steps=5000).trial_steps == 5000
+    assert plan("20cpu-h", train_steps=1000, trial_steps=700).trial_steps == 700
+
+
+def test_what_the_plan_says_trials_as_long_as_the_training_need_does_buy_them() -> None:
+    needs_s = plan("1cpu-h", train_steps=5000).train_needs_s
+    assert needs_s is not None
+    bought = plan(f"{needs_s * 1.2:.0f}cpu-s", train_steps=5000)
+    assert (bought.trial_steps, bought.num_blocks) == (5000, 3)
+    assert plan("1cpu-h").train_needs_s is None

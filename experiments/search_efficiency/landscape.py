@@ -1,0 +1,173 @@
+"""Pretended trainings that go by the recorded ones: what they measure, by policy, seed and length.
+
+The recorded table knows 64 policies; a search asks for others. So the effects that `autopv.search.belief` fits to the
+table are drawn anew for each repetition, such that they pass through what was recorded (as near as luck allows) and are
+free, within what the fit leaves open, elsewhere. A repetition is one world that agrees with the record.
+
+Source: Wilson et al., "Efficiently Sampling Functions from Gaussian Process Posteriors", arXiv 2002.09309 (a draw from
+the prior, by random features, is corrected by what was seen).
+"""
+
+import functools
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autopv.policy import Policy
+from autopv.search.belief import Belief, Sighting
+from autopv.search.effects import LOOK_SD, Places, luck_covariance, policy_covariance, policy_features
+
+TABLE = Path(__file__).parents[1] / "elpv_table"
+LENGTHS = (1 / 12, 1 / 3, 1 / 2, 1.0)
+"""At which pretended trainings can be looked at, as shares of a full trial."""
+_NUM_WAVES = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The recorded looks, and the floor of their metric."""
+
+    sightings: tuple[Sighting, ...]
+    floor: float
+
+    @classmethod
+    def load(cls) -> "Table":
+        """Whatever experiments/elpv_table has recorded so far, of policies with both seeds."""
+        lines = [json.loads(line) for line in (TABLE / "curves.jsonl").read_text().splitlines()]
+        floor = json.loads((TABLE / "settings.json").read_text())["floor"]
+        names = [line["policy"] for line in lines]
+        sightings = [
+            Sighting(policy=_parsed(line["described"]), seed=line["seed"], length=row["look"], distance=row["distance"])
+            for line in lines
+            if names.count(line["policy"]) == 2
+            for row in line["rows"]
+        ]
+        return cls(sightings=tuple(sightings), floor=floor)
+
+    @property
+    def policies(self) -> list[Policy]:
+        """Each once, in the order of the record."""
+        return list(dict.fromkeys(sighting.policy for sighting in self.sightings))
+
+
+@functools.cache
+def fitted() -> tuple[Table, Belief]:
+    """The table, and what it leads to expect: the surrogate."""
+    table = Table.load()
+    return table, Belief(table.sightings, floor=table.floor)
+
+
+class Landscape:
+    """One world that agrees with the record; equal for equal numbers. `free`: one that does not know the record."""
+
+    def __init__(self, number: int, *, free: bool = False) -> None:
+        table, belief = fitted()
+        self.floor = table.floor
+        self._number = number
+        self._sizes = {name: torch.tensor(size, dtype=torch.float64) for name, size in belief.effects.items()}
+        generator = torch.Generator().manual_seed(number)
+        num_features = len(policy_features(Policy.image_only()))
+        lengths = sorted({*LENGTHS, *(round(sighting.length, 4) for sighting in table.sightings)})
+        self._log2_lengths_L = torch.tensor(lengths, dtype=torch.float64).log2()
+        doublings_LL = (self._log2_lengths_L[:, None] - self._log2_lengths_L[None, :]).abs()
+        self._policy_factor_LL = torch.linalg.cholesky(self._sizes["policy_memory"] ** doublings_LL)
+        self._trial_factor_LL = torch.linalg.cholesky(self._sizes["trial_memory"] ** doublings_LL)
+        self._waves_FW = _normal(num_features, _NUM_WAVES, generator=generator) / self._sizes["reach"]
+        self._phases_W = 2 * math.pi * torch.rand(_NUM_WAVES, generator=generator, dtype=torch.float64)
+        self._weights_WL = _normal(_NUM_WAVES, len(lengths), generator=generator) @ self._policy_factor_LL.T
+        self._lengths = lengths
+        self._effects: dict[str, Tensor] = {}
+        self._known = Places.of([s.policy for s in table.sightings], lengths=[s.length for s in table.sightings])
+        # The power law that all have in common is taken as it is: it changes no order.
+        seen_N = torch.tensor([s.distance - table.floor for s in table.sightings], dtype=torch.float64).log()
+        slope = _slope(self._known.log2_length_N, seen_N)
+        self._trend_L = seen_N.mean() + slope * (self._log2_lengths_L - self._known.log2_length_N.mean())
+        self._correction_N: Tensor | None = None
+        if not free:
+            seeds_N = torch.tensor([s.seed for s in table.sightings])
+            luck_NN = luck_covariance(self._known, seeds_N=seeds_N, sizes=self._sizes)
+            covariance_NN = policy_covariance(self._known, self._known, sizes=self._sizes) + luck_NN
+            drawn_N = torch.stack([self._prior(s.policy)[self._index(s.length)] for s in table.sightings])
+            drawn_N += torch.linalg.cholesky(luck_NN) @ _normal(len(seen_N), generator=generator)
+            trend_N = torch.stack([self._trend_L[self._index(s.length)] for s in table.sightings])
+            self._correction_N = torch.linalg.solve(covariance_NN, seen_N - trend_N - drawn_N)
+
+    def log_excess(self, policy: Policy, *, length: float = 1.0) -> float:
+        """What trainings of the policy come to on the average over seeds."""
+        return float(self._effect(policy)[self._index(length)])
+
+    def distance(self, policy: Policy, *, seed: int, length: float) -> float:
+        """What one training measures there."""
+        chance = _chance(f"{self._number}/{policy.digest}/{seed}")
+        trial_L = self._trial_factor_LL @ _normal(len(self._lengths), generator=chance)
+        scatter_L = LOOK_SD * _normal(len(self._lengths), generator=chance)
+        common = float(_normal(1, generator=_chance(f"{self._number}/{seed}")))
+        luck_L = self._sizes["trial"] * trial_L + scatter_L + self._sizes["seed"] * common
+        return self.floor + math.exp(float((self._effect(policy) + luck_L)[self._index(length)]))
+
+    def _effect(self, policy: Policy) -> Tensor:
+        if policy.digest not in self._effects:
+            effect_L = self._trend_L + self._prior(policy)
+            if self._correction_N is not None:
+                asked = Places.of([policy] * len(self._lengths), lengths=self._lengths)
+                effect_L = effect_L + policy_covariance(asked, self._known, sizes=self._sizes) @ self._correction_N
+            self._effects[policy.digest] = effect_L
+        return self._effects[policy.digest]
+
+    def _prior(self, policy: Policy) -> Tensor:
+        """The policy's effect at every length, as it might be if nothing had been recorded."""
+        waves_W = (policy_features(policy) @ self._waves_FW + self._phases_W).cos() * math.sqrt(2 / _NUM_WAVES)
+        own_L = self._policy_factor_LL @ _normal(
+            len(self._lengths), generator=_chance(f"{self._number}/{policy.digest}")
+        )
+        alike = self._sizes["alike"]
+        return self._sizes["policy"] * (alike.sqrt() * (waves_W @ self._weights_WL) + (1 - alike).sqrt() * own_L)
+
+    def _index(self, length: float) -> int:
+        return min(range(len(self._lengths)), key=lambda i: abs(self._lengths[i] - length))
+
+
+class Mixed:
+    """A domain that is like another one: its policies' effects correlate with the other's by `likeness`."""
+
+    def __init__(self, one: Landscape, other: Landscape, *, likeness: float) -> None:
+        self._parts = ((likeness, one), (math.sqrt(1 - likeness**2), other))
+        self._one, self.floor = one, one.floor
+
+    def log_excess(self, policy: Policy, *, length: float = 1.0) -> float:
+        """As Landscape.log_excess; differences from image-only training are mixed."""
+        image_only = Policy.image_only()
+        level = self._one.log_excess(image_only, length=length)
+        return level + sum(
+            share * (part.log_excess(policy, length=length) - part.log_excess(image_only, length=length))
+            for share, part in self._parts
+        )
+
+    def distance(self, policy: Policy, *, seed: int, length: float) -> float:
+        """As Landscape.distance, with the first one's luck."""
+        luck = math.log(self._one.distance(policy, seed=seed, length=length) - self.floor)
+        luck -= self._one.log_excess(policy, length=length)
+        return self.floor + math.exp(self.log_excess(policy, length=length) + luck)
+
+
+def _parsed(described: str) -> Policy:
+    return Policy.image_only() if described == Policy.image_only().describe() else Policy.parse(described)
+
+
+def _slope(x_N: Tensor, y_N: Tensor) -> Tensor:
+    """Of the least-squares line."""
+    centred_N = x_N - x_N.mean()
+    return (centred_N @ y_N) / (centred_N @ centred_N)
+
+
+def _normal(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def _chance(name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
