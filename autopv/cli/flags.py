@@ -79,6 +79,22 @@ def strategy_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def plan_flags(parser: argparse.ArgumentParser) -> None:
+    """How a model is trained."""
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step; default: the plan's, 32")
+    parser.add_argument("--learning-rate", type=float, metavar="R", help="of AdamW, at its height; default: the plan's")
+    parser.add_argument(
+        "--kl-weight",
+        type=float,
+        metavar="W",
+        help="how often the KL terms of hvae count in its loss; above 1 helps where few simple images are learnt by "
+        "heart; default: the plan's, 1",
+    )
+    parser.add_argument(
+        "--flips", action="store_true", help="mirror half of the images, where left and right are alike"
+    )
+
+
 def out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
     """Where to write."""
     parser.add_argument("--out", type=Path, required=required, metavar="PATH", help=help_text)

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from autopv import __version__
 from autopv.cli import evaluate_command, policy_commands, run_commands, sample_command
-from autopv.cli.flags import data_flags, model_flags, out_flag, strategy_flags
+from autopv.cli.flags import data_flags, model_flags, out_flag, plan_flags, strategy_flags
 from autopv.cli.whole_numbers import not_negative as _not_negative
 from autopv.cli.whole_numbers import positive as _positive
 
@@ -113,6 +113,7 @@ def _add_search(commands: _Commands) -> None:
         metavar="N",
         help="image-only steps that a trial's compute pays for; default: chosen from the budget",
     )
+    plan_flags(search)
     search.add_argument("--json", action="store_true", help=_JSON_EVENTS)
     out_flag(search, "run folder to make; default: runs/DATE-TIME")
 
@@ -190,16 +191,7 @@ def _add_train_and_sample(commands: _Commands) -> None:
         "step-N/; default: none",
     )
     train.add_argument("--device", choices=("cpu", "cuda"), help="where to train; default: cuda if there is one")
-    train.add_argument("--batch-size", type=_positive, metavar="N", help="images a step; default: the plan's, 32")
-    train.add_argument("--learning-rate", type=float, metavar="R", help="of AdamW, at its height; default: the plan's")
-    train.add_argument(
-        "--kl-weight",
-        type=float,
-        metavar="W",
-        help="how often the KL terms of hvae count in its loss; above 1 helps where few simple images are learnt by "
-        "heart; default: the plan's, 1",
-    )
-    train.add_argument("--flips", action="store_true", help="mirror half of the images, where left and right are alike")
+    plan_flags(train)
     train.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),

@@ -27,6 +27,7 @@ def search(arguments: argparse.Namespace) -> int:
         repeat_share=arguments.repeats,
         train_for=arguments.train_for,
         warm_start=tuple(arguments.warm_start or ()),
+        **_plan(arguments),
         num_seeds=arguments.seeds,
         num_workers=arguments.workers,
         trials_per_gpu=arguments.trials_per_gpu,
@@ -106,10 +107,7 @@ def train(arguments: argparse.Namespace) -> int:
         device=arguments.device or default_device(),
         precision=arguments.precision,
         compiled=arguments.compile,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        kl_weight=arguments.kl_weight,
-        flips=arguments.flips,
+        **_plan(arguments),
         resume=arguments.resume,
         force=arguments.force,
         num_looks=arguments.looks,
@@ -129,6 +127,11 @@ def doctor(_: argparse.Namespace) -> int:
     for line in doctor_lines():
         print(line)
     return 0
+
+
+def _plan(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `plan_flags` were given."""
+    return {name: getattr(arguments, name) for name in ("batch_size", "learning_rate", "kl_weight", "flips")}
 
 
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:

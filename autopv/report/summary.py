@@ -52,7 +52,7 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
     ]
     parts.append(f"In {folder}: {', '.join(files)}")
     parts.append(verdict["sentence"])
-    if result.get("outlook"):
+    if result.get("outlook") and result["outlook"] not in verdict["sentence"]:
         parts.append(result["outlook"])
     return "\n\n".join(parts)
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,14 @@ def conclude(
     verdict = reach_verdict(
         arms, verified(ledger), floor=floors["final"], trained_for=trained_for, looked_after=earlier
     )
+    view = outlook(settings, verdict=verdict, records=records, floor=floors["search"])
+    if view is not None and not view.supported and verdict.recommended != IMAGE_ONLY:
+        verdict = replace(
+            verdict,
+            conclusion="not enough evidence",
+            recommended=IMAGE_ONLY,
+            sentence=f"{verdict.sentence} {view.sentence} Image-only training is recommended until trials as long show it.",
+        )
     if len(verdict.seeds) not in earlier:
         ledger.set_state("verdicts", [*earlier, len(verdict.seeds)])
     recommended = next((arm.policy for arm in arms if arm.name == verdict.recommended), Policy.image_only())
@@ -157,7 +165,7 @@ def conclude(
         "recommended_policy": recommended.describe(),
         "best_found": None if best is None else {"policy": best.record.policy.describe(), **_expected_dict(best)},
         "expected": [_expected_dict(one) for one in expected_results(records, floor=floors["search"], length=length)],
-        "outlook": outlook(settings, verdict=verdict, records=records, floor=floors["search"]),
+        "outlook": None if view is None else view.sentence,
         "arms": [{"name": arm.name, "kind": arm.kind, "policy": arm.policy.describe()} for arm in arms],
         "floors": floors,
         "metrics": metrics,
@@ -171,7 +179,15 @@ def conclude(
     return verdict
 
 
-def outlook(settings: RunSettings, *, verdict: Verdict, records: Sequence[TrialRecord], floor: float) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What the trials let us expect of a longer training. supported: whether that excludes no change."""
+
+    sentence: str
+    supported: bool
+
+
+def outlook(settings: RunSettings, *, verdict: Verdict, records: Sequence[TrialRecord], floor: float) -> Outlook | None:
     """What the looks at trials let us expect of the training that the search is for; None where it is a trial's length.
 
     The arm in question is the one recommended or, where that is image-only, the best that was searched.
@@ -184,12 +200,15 @@ def outlook(settings: RunSettings, *, verdict: Verdict, records: Sequence[TrialR
     times = f"{settings.extrapolation:.3g} times as long as a trial"
     sentence = f"The training this is for, {settings.train_steps} image-only steps, is {times}."
     if arm is None or arm.change is None:
-        return f"{sentence} Nothing is known of it."
+        return Outlook(sentence=f"{sentence} Nothing is known of it.", supported=False)
     change, low, high = arm.change
     known = "which is no more than a guess" if low < 0 < high else "if what trials showed so far goes on"
-    return (
-        f"{sentence} There {arm.record.label} is expected to change image-only's excess by {change:+.0%} "
-        f"({low:+.0%} to {high:+.0%}), {known}."
+    return Outlook(
+        sentence=(
+            f"{sentence} There {arm.record.label} is expected to change image-only's excess by {change:+.0%} "
+            f"({low:+.0%} to {high:+.0%}), {known}."
+        ),
+        supported=high < 0,
     )
 
 

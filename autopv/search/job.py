@@ -58,7 +58,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
     metric = material.metric("search")
     if listener is not None:
         listener(event_record("calibrating", num_images=len(material.image_set)))
-    training = TrainingPlan(total_flops=1e15)
+    training = request.training
     speed, flops_per_step = _calibrate(request, material=material, plan=training, device=request.budget.device)
     controls = _controls(space, seed=request.seed)
     num_workers = request.num_workers or devices * request.trials_per_gpu

@@ -12,6 +12,7 @@ from autopv.search.spending import Speed
 from autopv.search.study import STOPPING
 from autopv.search.target import train_steps
 from autopv.training.material import Setup
+from autopv.training.plan import TrainingPlan
 
 # experiments/hvae_effect: a look at half of a training ranks policies as its end does with rho = 0.7, one at a quarter
 # with 0.3 to 0.5, one at an eighth hardly at all. So nothing is stopped before half, and then only the worse half.
@@ -26,6 +27,7 @@ _MEAN_SHARE = {"halving": 0.75, "none": 1.0, "top-k": 0.85}
 class SearchRequest(Setup):
     """What the user asks of a search; None leaves the choice to autopv.
 
+    batch_size, learning_rate, kl_weight, flips: of the training plan, as in `autopv train`.
     train_for: the training that the policy is for: `trial`, a number of image-only steps, or device time.
     warm_start: policy files and run folders with policies to try first.
     """
@@ -43,6 +45,20 @@ class SearchRequest(Setup):
     trials_per_gpu: int = 1
     address: str | None = None
     trial_steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    kl_weight: float | None = None
+    flips: bool = False
+
+    @property
+    def training(self) -> TrainingPlan:
+        """How trials are trained; its length is still to be set. Raises: InputError where a value breaks its rule."""
+        return TrainingPlan.asked(
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            kl_weight=self.kl_weight,
+            flips=self.flips,
+        )
 
 
 def check_request(request: SearchRequest) -> None:
@@ -52,6 +68,7 @@ def check_request(request: SearchRequest) -> None:
         raise InputError(f"unknown stopping {request.stopping!r}.{nearest(request.stopping, STOPPING)}")
     if not 0 <= request.repeat_share < 1:
         raise InputError(f"--repeats must be a share of the trials from 0 to below 1, got {request.repeat_share}")
+    _ = request.training
     train_steps(request.train_for, device=request.budget.device, step_s=1.0)
 
 

@@ -339,11 +339,11 @@ def _trainer(request: TrainRequest, material: FullMaterial, *, listener: Trainin
             execution=execution,
         )
 
-    changes = {name: getattr(request, name) for name in ("batch_size", "learning_rate", "kl_weight")}
-    plan = TrainingPlan(
-        total_flops=1e15,
-        horizontal_flips=request.flips,
-        **{name: value for name, value in changes.items() if value is not None},
+    plan = TrainingPlan.asked(
+        batch_size=request.batch_size,
+        learning_rate=request.learning_rate,
+        kl_weight=request.kl_weight,
+        flips=request.flips,
     )
     flops_per_step = build(Policy.image_only(), plan, Execution()).flops_per_step
     plan = replace(plan, total_flops=request.steps * flops_per_step)

@@ -12,6 +12,10 @@ from autopv.errors import InputError, nearest
 FIRST_KL_SHARE = 0.05
 
 
+# FLOPs of a plan whose length is set once the cost of a step is known.
+_NO_LENGTH = 1e15
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """A length in FLOPs and the optimiser's settings; the defaults are those measured for hvae `tiny` at 16 px.
@@ -43,6 +47,20 @@ class TrainingPlan:
     # A step whose norm is above this many times the running mean is not taken at all (VDVAE's gradient skipping).
     grad_skip: float = 100.0
     horizontal_flips: bool = False
+
+    @classmethod
+    def asked(
+        cls,
+        *,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        kl_weight: float | None = None,
+        flips: bool = False,
+    ) -> "TrainingPlan":
+        """The defaults, but for what a user asks for; its length is still to be set. Raises: InputError as the plan."""
+        changes = {"batch_size": batch_size, "learning_rate": learning_rate, "kl_weight": kl_weight}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        return cls(total_flops=_NO_LENGTH, horizontal_flips=flips, **changes)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         for field in fields(self):

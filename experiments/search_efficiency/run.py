@@ -18,7 +18,7 @@ from autopv.search.target import MOST_GIVEN_SHARE
 
 HERE = Path(__file__).parent
 DELIVERIES = HERE / "deliveries.jsonl"
-BUDGETS = (10.0, 20.0, 33.0, 50.0, 100.0, 200.0)
+BUDGETS = (10.0, 17.0, 20.0, 25.0, 33.0, 50.0, 67.0, 100.0, 200.0)
 """In full trials."""
 REPETITIONS = 50
 SLOW = 20
