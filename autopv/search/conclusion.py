@@ -117,7 +117,7 @@ def conclude(
             verdict,
             conclusion="not enough evidence",
             recommended=IMAGE_ONLY,
-            sentence=f"{verdict.sentence} {view.sentence} Image-only training is recommended until trials as long show it.",
+            sentence=f"{verdict.sentence} {view.sentence} Until trials as long show it, image-only is recommended.",
         )
     if len(verdict.seeds) not in earlier:
         ledger.set_state("verdicts", [*earlier, len(verdict.seeds)])

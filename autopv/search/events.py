@@ -39,7 +39,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "given_left_out": "why other given policies are not tried",
         "reserve_s": "device-seconds kept back for the verification; null without a time budget",
         "verdict_needs_s": "device-seconds that would buy a verdict",
-        "train_needs_s": "device-seconds that would buy a verdict on trials as long as the training it is for, if stated",
+        "train_needs_s": "device-seconds that would buy a verdict on trials as long as the training it is for",
         "num_images": "images in use",
         "skipped": "broken images that were left out, with reasons",
         "num_defective": "images with a marked defect; null where the data has no masks",

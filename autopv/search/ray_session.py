@@ -250,14 +250,15 @@ def _imported() -> Any:
 def _few_helpers() -> Iterator[None]:
     """A block in which Ray starts with fewer helpers and does not wait for them, for which init has no arguments.
 
-    Left out are two processes that ask clouds for machines and forward logs; Ray leaves them out itself on Kubernetes
-    and where it logs to stderr. Of the others Ray waits to be told the ports, and breaks down if that takes over 15 s,
-    as it does on a busy machine: it is told beforehand that there are no metrics, and the port of the one it needs.
+    Left out are three processes that ask clouds for machines, forward logs, and answer the dashboard (whose server Ray
+    starts, and waits for, even without a dashboard). Of the others Ray waits to be told the ports, and breaks down if
+    that takes over 15 s, as it does on a busy machine: it is told beforehand that there are no metrics, and the port of
+    the one it needs.
     """
     from ray._private import node, parameter
 
     raylet: Any = importlib.import_module("ray._raylet")
-    params, start_raylet = parameter.RayParams, node.Node.start_raylet
+    params, start_raylet, start_server = parameter.RayParams, node.Node.start_raylet, node.Node.start_api_server
 
     def start_without_waiting(self: Any, *arguments: Any, **named: Any) -> Any:
         names = (raylet.METRICS_AGENT_PORT_NAME, raylet.METRICS_EXPORT_PORT_NAME)
@@ -265,14 +266,18 @@ def _few_helpers() -> Iterator[None]:
             raylet.persist_port(self.get_session_dir_path(), self.node_id, name, -1)
         return start_raylet(self, *arguments, **named)
 
+    def start_no_server(self: Any, **_: Any) -> None:
+        self._webui_url = None
+
     parameter.RayParams = partial(
         params, no_monitor=True, include_log_monitor=False, runtime_env_agent_port=_free_port()
     )
-    node.Node.start_raylet = start_without_waiting
+    node.Node.start_raylet, node.Node.start_api_server = start_without_waiting, start_no_server
     try:
         yield
     finally:
-        parameter.RayParams, node.Node.start_raylet = params, start_raylet
+        parameter.RayParams = params
+        node.Node.start_raylet, node.Node.start_api_server = start_raylet, start_server
 
 
 def _free_port() -> int:

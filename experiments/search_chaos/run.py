@@ -23,7 +23,7 @@ TRIAL_STEPS, SHORT_STEPS = "400", "150"
 NUM_WORKERS, SHORT_WORKERS = "2", "1"
 BUDGET = "20cpu-min"
 # The short form pays for so much work, and for the starts of so many workers, however long one takes here.
-SHORT_WORK_S, SHORT_STARTS = 45.0, 4
+SHORT_WORK_S, SHORT_STARTS = 35.0, 4
 TIMEOUT_S = 45 * 60.0
 
 

@@ -33,7 +33,7 @@ class Recipe:
 
     gain: share of image-only's excess that the best searched policies take away. num_blocks: of verification.
     stop: where it was interrupted: before its first trial ("start"), "search", "verify", or not at all ("").
-    failure: what every trial and run ended with, if they failed.
+    failure: what every trial and run ended with, if they failed. train_steps: of the training that it is for.
     """
 
     num_trials: int = 9
@@ -43,6 +43,7 @@ class Recipe:
     rungs: tuple[float, ...] = (0.5, 1.0)
     stop: str = ""
     failure: str | None = None
+    train_steps: int | None = None
 
 
 class RunMaker:
@@ -193,7 +194,7 @@ class _Run:
             address=None,
             num_seeds=max(1, recipe.num_blocks),
             trial_steps=400,
-            train_steps=None,
+            train_steps=recipe.train_steps,
             trial_flops=1e12,
             rungs=recipe.rungs,
             training=TrainingPlan(total_flops=1e12).to_dict(),
