@@ -92,6 +92,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         stopping=request.stopping,
         repeat_share=request.repeat_share,
         given={name: policy.to_dict() for name, policy in given.policies.items()},
+        warm_start=tuple(str(Path(source).resolve()) for source in request.warm_start),
         budget=str(request.budget),
         seed=request.seed,
         num_workers=num_workers,

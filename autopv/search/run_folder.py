@@ -21,7 +21,8 @@ class RunSettings:
     data_digest and splits_digest: what images and splits must still be when the job is resumed.
     trial_flops: training FLOPs of one full trial and of one verification run.
     sampler: who proposes policies (one of samplers.SAMPLERS). stopping: of trials half way (one of study.STOPPING).
-    repeat_share: of the proposals, to run promising policies again. given: policies to try first, by name.
+    repeat_share: of the proposals, to run promising policies again. given: policies to try first, by name; warm_start:
+    the files and runs that they came from.
     train_steps: length of the training that the search is for, in image-only steps; None for that of a trial.
     rungs: shares of trial_flops at which a trial is measured. training: the training plan as its own dict.
     budget, num_reserved: of the first launch; what extensions made of them stands in the ledger.
@@ -46,6 +47,7 @@ class RunSettings:
     stopping: str
     repeat_share: float
     given: Mapping[str, Mapping[str, Any]]
+    warm_start: tuple[str, ...]
     budget: str
     seed: int
     num_workers: int
@@ -164,7 +166,7 @@ class RunFolder:
         known = {field.name for field in fields(RunSettings)}
         if set(record) != known:
             raise RunFolderError(f"{path} is damaged: unexpected or missing keys {sorted(set(record) ^ known)}.")
-        return RunSettings(**{**record, "rungs": tuple(record["rungs"])})
+        return RunSettings(**{**record, "rungs": tuple(record["rungs"]), "warm_start": tuple(record["warm_start"])})
 
     def lock(self) -> None:
         """Keeps other drivers out until this process ends.

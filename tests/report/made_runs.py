@@ -187,6 +187,7 @@ class _Run:
             stopping="halving",
             repeat_share=0.25,
             given={},
+            warm_start=(),
             budget=recipe.budget,
             seed=0,
             num_workers=2,

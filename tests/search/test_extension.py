@@ -46,6 +46,7 @@ def settings(budget: str = "1cpu-h", *, num_seeds: int = 3) -> RunSettings:
         stopping="halving",
         repeat_share=0.25,
         given={},
+        warm_start=(),
         budget=budget,
         seed=0,
         num_workers=1,

@@ -17,6 +17,7 @@ from autopv.report.page.images import Pictures
 from autopv.report.page.setting import metric_words, setting_values
 from autopv.report.page.verdict import verdict_values
 from autopv.report.page.words import policy_words, time_words
+from autopv.search.ranking import Expected, expected_results
 from autopv.search.records import STATES
 
 Values = dict[str, Any]
@@ -133,6 +134,12 @@ def _trials(facts: Facts, _: Pictures) -> Values | None:
         key=lambda r: (STATES.index(r.state), r.distance if r.distance is not None else 0.0, r.key),
     )
     causes = Counter(record.failure or "no reason given" for record in records if record.state == "failed")
+    expected = {
+        result.record.key: result
+        for result in expected_results(
+            facts.records, floor=facts.floors.get("search", 0.0), length=facts.settings.extrapolation
+        )
+    }
     lost = sum(event["event"] == "worker_lost" for event in facts.events)
     broke = sum(event["event"] == "ray_failed" for event in facts.events)
     return {
@@ -140,11 +147,13 @@ def _trials(facts: Facts, _: Pictures) -> Values | None:
             {
                 "label": record.label,
                 "key": record.key,
-                "kind": "shown" if best in (record.control, record.key) else "control" if record.control else "",
+                "kind": "shown" if best in (record.label, record.key) else "control" if record.control else "",
                 "state": record.state,
                 "looks": [
                     (f"{fraction:.0%}", distance_text(distance)) for fraction, distance in sorted(record.looks.items())
                 ],
+                "repeats": record.repeats,
+                "expected": _expected_words(expected.get(record.key)),
                 "policy": record.policy.describe(),
                 "failure": record.failure,
             }
@@ -154,9 +163,18 @@ def _trials(facts: Facts, _: Pictures) -> Values | None:
         "causes": causes.most_common(),
         "workers_lost": lost,
         "ray_failed": broke,
+        "expected_after": max(facts.settings.trial_steps, facts.settings.train_steps or 0),
         "unfolded": len(records) <= _MOST_UNFOLDED,
         "floor": None if "search" not in facts.floors else distance_text(facts.floors["search"]),
     }
+
+
+def _expected_words(result: Expected | None) -> tuple[str, str] | None:
+    """The change of excess that is expected of a policy, and its interval with the number of runs."""
+    if result is None or result.change is None or result.record.policy.is_image_only:
+        return None
+    change, low, high = (f"{value:+.0%}" for value in result.change)
+    return change, f"{low} to {high}, {result.num_runs} run{'s' * (result.num_runs > 1)}"
 
 
 SECTIONS = (

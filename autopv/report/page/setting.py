@@ -6,6 +6,7 @@ from typing import Any
 from autopv.report.numbers import distance_text
 from autopv.report.page.facts import Facts
 from autopv.report.page.words import command, date_words
+from autopv.training.plan import TrainingPlan
 from autopv.verify.statistics import MIN_BLOCKS
 
 
@@ -77,6 +78,10 @@ def _commands(facts: Facts) -> list[tuple[str, str]]:
         *("autopv", "search", *data_flags(facts), "--space", settings.space, "--budget", settings.budget),
         *("--seeds", settings.num_seeds, "--workers", settings.num_workers, "--trial-steps", settings.trial_steps),
         *("--trials-per-gpu", settings.trials_per_gpu if settings.trials_per_gpu > 1 else None),
+        *("--sampler", settings.sampler, "--stopping", settings.stopping, "--repeats", settings.repeat_share),
+        *("--train-for", settings.train_steps),
+        *(("--warm-start", *settings.warm_start) if settings.warm_start else ()),
+        *_plan_flags(settings.training),
         *("--out", f"{folder}-again"),
     )
     commands = [("Repeat it", repeat)]
@@ -92,6 +97,15 @@ def _commands(facts: Facts) -> list[tuple[str, str]]:
         ("Open the curves in TensorBoard", command("tensorboard", "--logdir", folder / "tensorboard")),
     ]
     return commands
+
+
+def _plan_flags(plan: Mapping[str, Any]) -> list[object]:
+    """The flags of a training plan that is not the default one."""
+    usual = TrainingPlan.asked()
+    names = ("batch_size", "learning_rate", "kl_weight")
+    changed = [name for name in names if plan.get(name, getattr(usual, name)) != getattr(usual, name)]
+    flags: list[object] = [part for name in changed for part in (f"--{name.replace('_', '-')}", plan[name])]
+    return [*flags, "--flips"] if plan.get("horizontal_flips") else flags
 
 
 def _channel_words(facts: Facts) -> str:
