@@ -19,6 +19,7 @@ from autopv.search.environment import environment
 
 HERE = Path(__file__).parent
 FOLDS = 10
+"""At most."""
 RESAMPLES = 2000
 SEEDS = (401, 402)
 
@@ -72,8 +73,9 @@ def main() -> None:
     # Policies left out, in folds.
     order = random.Random(0).sample(names, len(names))
     predicted = {}
-    for fold in range(FOLDS):
-        out = order[fold::FOLDS]
+    folds = min(FOLDS, len(names))
+    for fold in range(folds):
+        out = order[fold::folds]
         kept = [name for name in names if name not in out]
         belief = Belief(sightings(kept, curves=curves, policies=policies, seeds=SEEDS), floor=floor)
         expected = belief.expect([policies[name] for name in out]).mean_P.tolist()
