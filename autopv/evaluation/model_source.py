@@ -16,8 +16,8 @@ from autopv.training.checkpoint import FILE_NAME, load_generator, model_file, re
 from autopv.training.streams import stream
 
 RUN_FILE_NAME = "run.json"
-# The only format of run.json so far.
-_RUN_FORMAT_VERSION = 1
+RUN_FORMAT_VERSION = 4
+"""Of run.json as a search writes it now. What is read of it here has stood in all of them, from format 1 on."""
 _MODEL_FOLDER = "model"
 # Samples come in whole chunks of this size, whatever is asked for, so that a sample depends on its number alone.
 CHUNK_IMAGES = 64
@@ -100,9 +100,10 @@ def find_model(path: Path) -> Path | None:
         version = record["format_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path / RUN_FILE_NAME} is damaged and cannot be read: {error}") from error
-    if version != _RUN_FORMAT_VERSION:
+    if version not in range(1, RUN_FORMAT_VERSION + 1):
         raise DataError(
-            f"this autopv ({__version__}) reads runs of format {_RUN_FORMAT_VERSION}, but {str(path)!r} has {version}"
+            f"this autopv ({__version__}) samples from runs of format 1 to {RUN_FORMAT_VERSION}, but {str(path)!r} has "
+            f"{version}"
         )
     model = path / _MODEL_FOLDER
     if not (model / FILE_NAME).is_file():

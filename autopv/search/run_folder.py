@@ -10,8 +10,7 @@ from typing import IO, Any
 
 from autopv import __version__
 from autopv.errors import RunFolderError
-
-FORMAT_VERSION = 4
+from autopv.evaluation.model_source import RUN_FORMAT_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ class RunSettings:
     num_reserved: int
     versions: Mapping[str, str]
     autopv_version: str = __version__
-    format_version: int = FORMAT_VERSION
+    format_version: int = RUN_FORMAT_VERSION
 
     @property
     def extrapolation(self) -> float:
@@ -158,9 +157,9 @@ class RunFolder:
             version = record["format_version"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path} is damaged and cannot be read: {error}.") from error
-        if version != FORMAT_VERSION:
+        if version != RUN_FORMAT_VERSION:
             raise RunFolderError(
-                f"{path} has format_version {version}, but autopv {__version__} reads {FORMAT_VERSION}; "
+                f"{path} has format_version {version}, but autopv {__version__} reads {RUN_FORMAT_VERSION}; "
                 f"it was made by autopv {record.get('autopv_version', 'of unknown version')}."
             )
         known = {field.name for field in fields(RunSettings)}

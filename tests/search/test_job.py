@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from launching import RunCli, result_of, search
 
+from autopv.cli import main
+from autopv.evaluation.model_source import find_model
 from autopv.policy import Policy
 from autopv.search.events import read_events
 from autopv.search.study import read_records
@@ -27,6 +29,12 @@ def test_a_job_leaves_the_documented_run_folder(finished: tuple[Path, str]) -> N
     assert recommended.provenance is not None
     assert recommended.provenance["conclusion"] == "not enough evidence"
     assert (folder / "model" / "checkpoint.safetensors").is_file()
+
+
+def test_a_finished_run_can_be_sampled_and_evaluated_by_its_folder(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = finished
+    assert find_model(folder) == folder / "model"
+    assert main(["sample", "--checkpoint", str(folder), "-n", "2", "--out", str(tmp_path / "samples")]) == 0
 
 
 def test_data_may_be_read_only_and_nothing_is_written_beside_it(
