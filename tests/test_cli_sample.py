@@ -24,12 +24,12 @@ from autopv.training.trainer import Trainer
 VIDEOS = Policy(num_frames=3, layers=(Layer(op="gaussian_noise", magnitude=0.2, frames=(1, 2)),))
 
 
-def write_model(folder: Path, policy: Policy) -> Path:
+def write_model(folder: Path, policy: Policy, *, family: str = "hvae") -> Path:
     """The checkpoint of an untrained model of grey 8 px images."""
     images = torch.randint(0, 256, (8, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     plan = TrainingPlan(total_flops=1e9, batch_size=4)
     trainer = Trainer(
-        "hvae", preset="tiny", size_px=8, channels=1, policy=policy, images_NCHW=images, plan=plan, seed=0
+        family, preset="tiny", size_px=8, channels=1, policy=policy, images_NCHW=images, plan=plan, seed=0
     )
     save_checkpoint(trainer, folder)
     return folder
@@ -193,3 +193,19 @@ def test_an_interruption_tells_how_many_are_there(tmp_path: Path, model: Path, h
     assert printed == ""
     assert "Traceback" not in told
     assert f"{len(list(out.iterdir()))} of 10000000 are in {out}" in told
+
+
+def test_a_diffusion_model_is_sampled_in_as_many_steps_as_asked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
+) -> None:
+    diffusion = write_model(tmp_path / "diffusion", VIDEOS, family="diffusion")
+    for out, flags in (("a", ()), ("b", ("--sampling-steps", 3)), ("c", ("--sampling-steps", 3, "--churn", 5))):
+        assert sample("--checkpoint", diffusion, "-n", 2, *flags, "--out", tmp_path / f"{out}.npz") == 0
+    drawn = [np.load(tmp_path / f"{out}.npz")["images"] for out in "abc"]
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+    capsys.readouterr()
+    assert sample("--checkpoint", diffusion, "-n", 2, "--churn", -1, "--out", tmp_path / "d.npz") == 2
+    assert "churn must be a number from 0 on" in capsys.readouterr().err
+    assert sample("--checkpoint", model, "-n", 2, "--sampling-steps", 3, "--out", tmp_path / "e.npz") == 2
+    assert "hvae needs one" in capsys.readouterr().err

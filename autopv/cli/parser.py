@@ -228,6 +228,18 @@ def _add_train_and_sample(commands: _Commands) -> None:
     sample.add_argument("--seed", type=int, default=0, help="seed of the samples")
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1: fewer oddities, less variety")
     sample.add_argument(
+        "--sampling-steps",
+        type=_positive,
+        metavar="N",
+        help="of a diffusion model's sampler: fewer are faster and worse; default: the model's",
+    )
+    sample.add_argument(
+        "--churn",
+        type=float,
+        metavar="C",
+        help="noise that a diffusion model's sampler takes away and adds anew, e.g. 10; default: 0, none",
+    )
+    sample.add_argument(
         "--batch",
         type=_positive,
         default=128,

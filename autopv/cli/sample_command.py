@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autopv.errors import InputError
@@ -38,6 +39,7 @@ def sample(arguments: argparse.Namespace) -> int:
 
     folder = find_model(arguments.checkpoint) or arguments.checkpoint
     model, info = load_generator(folder, device=arguments.device)
+    _set_sampling(model, arguments, name=info.model_name)
     num_frames = model.num_frames if arguments.frames else 1
     if arguments.frames and num_frames == 1:
         print(f"{folder} is a model of images: each of its videos is one frame, the image.", file=sys.stderr)
@@ -65,6 +67,16 @@ def sample(arguments: argparse.Namespace) -> int:
         f"({_rate_text(sampler.per_second)} {what.split()[0]}/s, writing left out); policy {info.policy.describe()}"
     )
     return 0
+
+
+def _set_sampling(model: "VideoGenerator", arguments: argparse.Namespace, *, name: str) -> None:
+    """Nothing; the model samples as it was asked to. Raises: InputError where its family leaves no choice."""
+    asked = {"num_steps": arguments.sampling_steps, "churn": arguments.churn}
+    changes = {kind: value for kind, value in asked.items() if value is not None}
+    if changes and model.sampling is None:
+        raise InputError(f"--sampling-steps and --churn are for families that sample in many passes; {name} needs one")
+    if model.sampling is not None:
+        model.sampling = replace(model.sampling, **changes)
 
 
 class _Sampler:

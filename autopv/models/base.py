@@ -1,5 +1,6 @@
 """What every generator family promises, and the registry of families."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,24 @@ class LossTerms:
     terms: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a family that samples in many passes does it.
+
+    num_steps: of the sampler. churn: how much noise is taken away and added anew on the way, over all steps; 0: none,
+    so that the samples are a function of the noise they start from.
+    """
+
+    num_steps: int
+    churn: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ModelError(f"sampling takes at least 1 step, but got num_steps={self.num_steps}")
+        if not 0 <= self.churn < math.inf:
+            raise ModelError(f"churn must be a number from 0 on, but got churn={self.churn}")
+
+
 class VideoGenerator(nn.Module, ABC):
     """A generator of pseudo videos whose last frame is the image; with one frame it is the plain image generator.
 
@@ -27,6 +46,10 @@ class VideoGenerator(nn.Module, ABC):
     """
 
     preset_sizes_px: ClassVar[Mapping[str, tuple[int, ...]]]
+    plan_defaults: ClassVar[Mapping[str, float]] = {}
+    """Settings of the training plan that are better for this family than the plan's own defaults."""
+    sampling: Sampling | None = None
+    """How it is sampled, where that takes many passes; can be set to another one."""
 
     def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int) -> None:
         super().__init__()
@@ -223,6 +246,15 @@ def max_frames(name: str, *, preset: str, size_px: int) -> int | None:
     return _family(name).max_frames(preset=preset, size_px=size_px)
 
 
+def plan_defaults(name: str) -> Mapping[str, float]:
+    """The settings of the training plan that suit a family better than the plan's own.
+
+    Raises:
+        ModelError: unknown family.
+    """
+    return _family(name).plan_defaults
+
+
 def _family(name: str) -> type[VideoGenerator]:
     families = _families()
     if name not in families:
@@ -232,6 +264,7 @@ def _family(name: str) -> type[VideoGenerator]:
 
 def _families() -> dict[str, type[VideoGenerator]]:
     # Imported here, not above: the shipped families import this module to register themselves.
+    import autopv.models.diffusion
     import autopv.models.hvae  # noqa: F401
 
     return _FAMILIES

@@ -54,6 +54,7 @@ class SearchRequest(Setup):
     def training(self) -> TrainingPlan:
         """How trials are trained; its length is still to be set. Raises: InputError where a value breaks its rule."""
         return TrainingPlan.asked(
+            model=self.model,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             kl_weight=self.kl_weight,

@@ -26,6 +26,8 @@ class ModelSuite:
     model: ClassVar[str]
     preset: ClassVar[str] = "tiny"
     channels: ClassVar[int] = 1
+    num_learning_steps: ClassVar[int] = 30
+    """In which it must get half of the way to a constant image."""
 
     def build(self, *, num_frames: int = 3, seed: int = 0) -> VideoGenerator:
         """The family's model at its preset's default size."""
@@ -164,9 +166,10 @@ class ModelSuite:
         target = torch.full((8, 2, model.channels, model.size_px, model.size_px), 0.8)
         learner = Learner(model, plan=TrainingPlan(total_flops=1e9))
         start = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
-        for step in range(30):
+        rate = model.plan_defaults.get("learning_rate", learner.plan.learning_rate)
+        for step in range(self.num_learning_steps):
             learner.step(
-                target, frame_weights_T=[0.1, 1.0], kl_weight=1.0, learning_rate=5e-3, generator=_generator(step)
+                target, frame_weights_T=[0.1, 1.0], kl_weight=1.0, learning_rate=rate, generator=_generator(step)
             )
         end = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
         assert float(end) < 0.5 * float(start)

@@ -340,6 +340,7 @@ def _trainer(request: TrainRequest, material: FullMaterial, *, listener: Trainin
         )
 
     plan = TrainingPlan.asked(
+        model=request.model,
         batch_size=request.batch_size,
         learning_rate=request.learning_rate,
         kl_weight=request.kl_weight,

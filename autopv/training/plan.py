@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from autopv.errors import InputError, nearest
+from autopv.models.base import plan_defaults
 
 # At full weight from the start the KL terms silence most latents before the decoder can use them: measured, the samples
 # of a brief training are clearly worse without a warm-up.
@@ -52,14 +53,18 @@ class TrainingPlan:
     def asked(
         cls,
         *,
+        model: str,
         batch_size: int | None = None,
         learning_rate: float | None = None,
         kl_weight: float | None = None,
         flips: bool = False,
     ) -> "TrainingPlan":
-        """The defaults, but for what a user asks for; its length is still to be set. Raises: InputError as the plan."""
-        changes = {"batch_size": batch_size, "learning_rate": learning_rate, "kl_weight": kl_weight}
-        changes = {name: value for name, value in changes.items() if value is not None}
+        """The defaults for a family, but for what a user asks for; its length is still to be set.
+
+        Raises: InputError where a value breaks its rule; ModelError for an unknown family.
+        """
+        asked = {"batch_size": batch_size, "learning_rate": learning_rate, "kl_weight": kl_weight}
+        changes = {**plan_defaults(model), **{name: value for name, value in asked.items() if value is not None}}
         return cls(total_flops=_NO_LENGTH, horizontal_flips=flips, **changes)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:

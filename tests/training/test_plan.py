@@ -1,6 +1,6 @@
 import pytest
 
-from autopv.errors import InputError
+from autopv.errors import InputError, ModelError
 from autopv.training.plan import TrainingPlan
 
 
@@ -87,3 +87,15 @@ def test_a_plan_without_a_length_is_refused():
 def test_a_value_out_of_bounds_is_refused_by_name(name, value):
     with pytest.raises(InputError, match=name):
         plan(**{name: value})
+
+
+def test_a_family_has_its_own_defaults_and_the_user_the_last_word():
+    usual = TrainingPlan(total_flops=1e15)
+    assert TrainingPlan.asked(model="hvae") == usual
+    assert TrainingPlan.asked(model="diffusion").learning_rate < usual.learning_rate
+    asked = TrainingPlan.asked(model="diffusion", learning_rate=0.1, batch_size=7, kl_weight=2.0, flips=True)
+    assert (asked.learning_rate, asked.batch_size, asked.kl_weight, asked.horizontal_flips) == (0.1, 7, 2.0, True)
+    with pytest.raises(InputError, match="learning_rate"):
+        TrainingPlan.asked(model="hvae", learning_rate=-1.0)
+    with pytest.raises(ModelError, match="Did you mean"):
+        TrainingPlan.asked(model="hvea")

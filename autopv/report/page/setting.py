@@ -81,7 +81,7 @@ def _commands(facts: Facts) -> list[tuple[str, str]]:
         *("--sampler", settings.sampler, "--stopping", settings.stopping, "--repeats", settings.repeat_share),
         *("--train-for", settings.train_steps),
         *(("--warm-start", *settings.warm_start) if settings.warm_start else ()),
-        *_plan_flags(settings.training),
+        *_plan_flags(settings.training, model=settings.model),
         *("--out", f"{folder}-again"),
     )
     commands = [("Repeat it", repeat)]
@@ -99,9 +99,9 @@ def _commands(facts: Facts) -> list[tuple[str, str]]:
     return commands
 
 
-def _plan_flags(plan: Mapping[str, Any]) -> list[object]:
+def _plan_flags(plan: Mapping[str, Any], *, model: str) -> list[object]:
     """The flags of a training plan that is not the default one."""
-    usual = TrainingPlan.asked()
+    usual = TrainingPlan.asked(model=model)
     names = ("batch_size", "learning_rate", "kl_weight")
     changed = [name for name in names if plan.get(name, getattr(usual, name)) != getattr(usual, name)]
     flags: list[object] = [part for name in changed for part in (f"--{name.replace('_', '-')}", plan[name])]

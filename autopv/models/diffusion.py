@@ -1,0 +1,286 @@
+"""A diffusion model of whole pseudo videos in pixel space: frames are channels, denoised together.
+
+With one frame it is the EDM image model. With more, the corrupted frames are further channels of the same network:
+while the image is still noise, they say what it will be. All frames share one noise level and are sampled together;
+the last one needs the others, and they cost the wider first and last convolution (`flops_per_image`), not a pass each.
+
+Source: Karras et al., arXiv 2206.00364 (EDM: preconditioning, table 1; loss, eq. 8; schedule, eq. 5; Heun's method with
+churn, algorithm 2); Dhariwal and Nichol, arXiv 2105.05233 (U-Net of residual blocks with scale and shift, attention at
+low resolution). Different here: the noise levels of a batch are stratified, so that a small batch covers them all.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autopv.models.base import Sampling, VideoGenerator, register_model
+
+# Of values in [-1, 1]; the noise levels trained on are log-normal (EDM, table 1, for small images).
+DATA_SD = 0.5
+LOG_LEVEL_MEAN, LOG_LEVEL_SD = -1.2, 1.2
+# How sampling's levels crowd at the low end (EDM, eq. 5).
+SPACING = 7.0
+# Churn adds noise between these levels only, slightly more of it than it took away (EDM, section 4).
+CHURN_LEVELS, CHURN_NOISE = (0.05, 50.0), 1.003
+_GROUP_WIDTH = 8
+_HEAD_WIDTH = 32
+_NUM_WAVES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One size of the family. widths: channels of each resolution, fine to coarse, each half the side of the last.
+
+    num_blocks: residual blocks per resolution, on the way down and up alike. attention_side: attention follows every
+    block at this many features a side and fewer. num_steps: of the sampler, two passes each but for the last, from the
+    highest noise level to the lowest.
+    """
+
+    sizes_px: tuple[int, ...]
+    widths: tuple[int, ...]
+    num_blocks: int
+    attention_side: int
+    num_steps: int = 18
+    highest: float = 80.0
+    lowest: float = 0.002
+
+
+PRESETS: dict[str, Preset] = {
+    # Measured at 16 px: with EDM's range 14 steps do worse than 9 with this one.
+    "tiny": Preset(
+        sizes_px=(16, 8, 32),
+        widths=(24, 48, 64),
+        num_blocks=1,
+        attention_side=8,
+        num_steps=14,
+        highest=20.0,
+        lowest=0.01,
+    ),
+    "small": Preset(sizes_px=(64, 32), widths=(96, 192, 256, 256), num_blocks=2, attention_side=16),
+    "base": Preset(sizes_px=(128, 64, 256), widths=(128, 128, 256, 384, 512), num_blocks=2, attention_side=16),
+}
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around which x passes; the noise level scales and shifts what is between them.
+
+    With attention, every position of the result then looks at every other.
+    """
+
+    def __init__(self, enters: int, leaves: int, *, side: int, embedded: int, attention: bool) -> None:
+        super().__init__()
+        self.side, self.leaves = side, leaves
+        self.norm_in, self.norm_mid = _norm(enters), _norm(leaves)
+        self.first = nn.Conv2d(enters, leaves, 3, padding=1)
+        self.second = nn.Conv2d(leaves, leaves, 3, padding=1)
+        self.level = nn.Linear(embedded, 2 * leaves)
+        self.passing = nn.Identity() if enters == leaves else nn.Conv2d(enters, leaves, 1)
+        self.attention = Attention(leaves) if attention else None
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.level(embedding)[:, :, None, None].chunk(2, 1)
+        h = self.first(F.silu(self.norm_in(x)))
+        h = self.second(F.silu(torch.addcmul(shift, self.norm_mid(h), scale + 1)))
+        x = (self.passing(x) + h) * math.sqrt(0.5)
+        return x if self.attention is None else self.attention(x)
+
+    def flops(self) -> float:
+        """Multiply-adds count twice."""
+        positions = self.side**2
+        convolutions = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))
+        attention = 0 if self.attention is None else 4 * positions**2 * self.leaves
+        return 2.0 * (convolutions * positions + self.level.weight.numel()) + attention
+
+
+class Attention(nn.Module):
+    """x + what each position gathers from all others."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_heads = max(1, width // _HEAD_WIDTH)
+        self.norm = _norm(width)
+        self.ask = nn.Conv2d(width, 3 * width, 1)
+        self.tell = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.tell.weight)
+        nn.init.zeros_(self.tell.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, width, height, breadth = x.shape
+        asked = self.ask(self.norm(x)).flatten(2).view(batch, 3, self.num_heads, -1, height * breadth)
+        query, key, value = asked.transpose(-1, -2).unbind(1)
+        gathered = F.scaled_dot_product_attention(query, key, value).transpose(-1, -2)
+        told: Tensor = self.tell(gathered.reshape(batch, width, height, breadth))
+        return (x + told) * math.sqrt(0.5)
+
+
+class Denoiser(nn.Module):
+    """The U-Net: noisy channels and the logarithm of their noise level -> as many channels."""
+
+    def __init__(self, preset: Preset, *, size_px: int, num_channels: int) -> None:
+        super().__init__()
+        widths = preset.widths
+        self.embedded = 4 * widths[0]
+        self.size_px = size_px
+        self.register_buffer("waves", torch.exp(torch.linspace(0, math.log(100.0), _NUM_WAVES)), persistent=False)
+        self.embed = nn.Sequential(
+            nn.Linear(2 * _NUM_WAVES, self.embedded), nn.SiLU(), nn.Linear(self.embedded, self.embedded), nn.SiLU()
+        )
+        self.enter = nn.Conv2d(num_channels, widths[0], 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+
+        def block(enters: int, leaves: int, depth: int) -> Residual:
+            side = size_px >> depth
+            attends = side <= preset.attention_side
+            return Residual(enters, leaves, side=side, embedded=self.embedded, attention=attends)
+
+        width, kept = widths[0], []
+        for depth, leaves in enumerate(widths):
+            for _ in range(preset.num_blocks):
+                self.down.append(block(width, leaves, depth))
+                width = leaves
+                kept.append(width)
+        self.middle = block(width, width, len(widths) - 1)
+        for depth, leaves in reversed(list(enumerate(widths))):
+            for _ in range(preset.num_blocks):
+                self.up.append(block(width + kept.pop(), leaves, depth))
+                width = leaves
+        self.norm = _norm(width)
+        self.leave = nn.Conv2d(width, num_channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, log_level: Tensor) -> Tensor:
+        phases = log_level[:, None] * self.waves  # type: ignore[operator]
+        embedding = self.embed(torch.cat([phases.sin(), phases.cos()], 1))
+        x = self.enter(x)
+        kept = []
+        for block in self.down:
+            if x.shape[-1] != block.side:
+                x = F.avg_pool2d(x, 2)
+            x = block(x, embedding)
+            kept.append(x)
+        x = self.middle(x, embedding)
+        for block in self.up:
+            if x.shape[-1] != block.side:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = block(torch.cat([x, kept.pop()], 1), embedding)
+        out: Tensor = self.leave(F.silu(self.norm(x)))
+        return out
+
+    def flops(self) -> float:
+        """Of one pass over one image."""
+        ends = (self.enter.weight.numel() + self.leave.weight.numel()) * self.size_px**2
+        embedding = sum(m.weight.numel() for m in self.embed if isinstance(m, nn.Linear))
+        blocks = sum(module.flops() for module in self.modules() if isinstance(module, Residual))
+        return 2.0 * (ends + embedding) + blocks
+
+
+@register_model("diffusion")
+class Diffusion(VideoGenerator):
+    """The diffusion model; with `num_frames=1` EDM's image model."""
+
+    preset_sizes_px: ClassVar[Mapping[str, tuple[int, ...]]] = {name: p.sizes_px for name, p in PRESETS.items()}
+    plan_defaults: ClassVar[Mapping[str, float]] = {"learning_rate": 2e-3}
+
+    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int) -> None:
+        super().__init__(preset=preset, size_px=size_px, channels=channels, num_frames=num_frames)
+        self.denoiser = Denoiser(PRESETS[preset], size_px=size_px, num_channels=num_frames * channels)
+        self.sampling: Sampling = Sampling(num_steps=PRESETS[preset].num_steps)
+
+    def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """`level` (N,): standard normal, one from each of N equally likely parts; `pixels` (N, T C, H, W)."""
+        device = self.device
+        order_N = torch.rand(num_images, generator=generator, device=device).argsort()
+        within_N = torch.rand(num_images, generator=generator, device=device)
+        share_N = ((order_N + within_N) / num_images).clamp(1e-6, 1 - 1e-6)
+        shape = (num_images, self.num_frames * self.channels, self.size_px, self.size_px)
+        return {
+            "level": math.sqrt(2) * torch.erfinv(2 * share_N - 1),
+            "pixels": torch.randn(shape, generator=generator, device=device),
+        }
+
+    def loss_terms(
+        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], kl_weight: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """EDM's weighted squared error (eq. 8), of each frame at its weight; there is no KL term to weigh."""
+        del kl_weight
+        clean = (frames_BTCHW * 2 - 1).flatten(1, 2)
+        level_B = torch.exp(LOG_LEVEL_MEAN + LOG_LEVEL_SD * noise["level"])
+        denoised = self._denoise(clean + level_B[:, None, None, None] * noise["pixels"], level_B)
+        importance_B = (level_B.square() + DATA_SD**2) / (level_B * DATA_SD).square()
+        errors_BT = (denoised - clean).square().reshape(len(clean), self.num_frames, -1).mean(2)
+        errors_T = (importance_B[:, None] * errors_BT).mean(0)
+        terms = {f"error_{t + 1}": error for t, error in enumerate(errors_T.unbind())}
+        return (frame_weights_T * errors_T).sum(), terms
+
+    def sample_last_frame(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        """New images_BCHW in [0, 1]; `temperature` scales the noise that sampling starts from and adds."""
+        return self.sample_frames(num_images, labels=labels, generator=generator, temperature=temperature)[:, -1]
+
+    @torch.no_grad()
+    def sample_frames(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        """All frames at once, by Heun's method with `sampling.num_steps` steps (EDM, algorithm 2)."""
+        self.check_unlabelled(labels)
+        num_steps, churn = self.sampling.num_steps, self.sampling.churn
+        shape = (num_images, self.num_frames * self.channels, self.size_px, self.size_px)
+
+        def noise() -> Tensor:
+            return temperature * torch.randn(shape, generator=generator, device=self.device)
+
+        levels = [*_levels(PRESETS[self.preset], num_steps=num_steps), 0.0]
+        x = levels[0] * noise()
+        for level, following in itertools.pairwise(levels):
+            if churn > 0 and CHURN_LEVELS[0] <= level <= CHURN_LEVELS[1]:
+                raised = level * (1 + min(churn / num_steps, math.sqrt(2) - 1))
+                x = x + math.sqrt(raised**2 - level**2) * CHURN_NOISE * noise()
+                level = raised
+            slope = (x - self._denoise_at(x, level)) / level
+            ahead = x + (following - level) * slope
+            if following > 0:
+                slope = 0.5 * slope + 0.5 * (ahead - self._denoise_at(ahead, following)) / following
+                ahead = x + (following - level) * slope
+            x = ahead
+        return ((x.reshape(num_images, self.num_frames, self.channels, *shape[2:]) + 1) / 2).clamp(0, 1)
+
+    def flops_per_image(self, num_frames: int) -> float:
+        if num_frames != self.num_frames:
+            with torch.device("meta"):
+                other = Diffusion(
+                    preset=self.preset, size_px=self.size_px, channels=self.channels, num_frames=num_frames
+                )
+            return other.flops_per_image(num_frames)
+        return self.denoiser.flops()
+
+    def _denoise_at(self, x: Tensor, level: float) -> Tensor:
+        return self._denoise(x, x.new_full((len(x),), level))
+
+    def _denoise(self, noisy: Tensor, level_B: Tensor) -> Tensor:
+        """What the clean channels are expected to be (EDM, eq. 7)."""
+        total = (level_B.square() + DATA_SD**2).rsqrt()
+        passed = self.denoiser(noisy * total[:, None, None, None], level_B.log() / 4).float()
+        skip, out = DATA_SD**2 * total.square(), level_B * DATA_SD * total
+        denoised: Tensor = skip[:, None, None, None] * noisy + out[:, None, None, None] * passed
+        return denoised
+
+
+def _levels(preset: Preset, *, num_steps: int) -> list[float]:
+    """Noise levels from the highest to the lowest (EDM, eq. 5)."""
+    first, last = preset.highest ** (1 / SPACING), preset.lowest ** (1 / SPACING)
+    return [(first + i / max(1, num_steps - 1) * (last - first)) ** SPACING for i in range(num_steps)]
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(max(1, width // _GROUP_WIDTH), width)

@@ -1,0 +1,141 @@
+"""The diffusion model: EDM's equations, its samplers, and what more frames cost."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from autopv.errors import ModelError
+from autopv.models import diffusion
+from autopv.models.base import Sampling, build_model
+from autopv.models.diffusion import DATA_SD, Diffusion
+from autopv.testing.model_suite import ModelSuite
+from autopv.training.learner import Learner
+from autopv.training.plan import TrainingPlan
+
+
+class TestDiffusion(ModelSuite):
+    model = "diffusion"
+    num_learning_steps = 80
+
+
+class TestDiffusionInColour(ModelSuite):
+    model = "diffusion"
+    channels = 3
+    num_learning_steps = 80
+
+
+def build(*, num_frames: int = 1, size_px: int = 16, preset: str = "tiny", channels: int = 1) -> Diffusion:
+    model = build_model("diffusion", preset=preset, size_px=size_px, channels=channels, num_frames=num_frames, seed=0)
+    assert isinstance(model, Diffusion)
+    return model
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Ideal(torch.nn.Module):
+    """In a denoiser's place: what the network would have to say for images whose channels are N(mean, sd^2)."""
+
+    def __init__(self, *, mean: float, sd: float) -> None:
+        super().__init__()
+        self.mean, self.sd = mean, sd
+        self.here = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, scaled: Tensor, quarter_log_level: Tensor) -> Tensor:
+        level = (4 * quarter_log_level).exp()[:, None, None, None]
+        total = (level.square() + DATA_SD**2).sqrt()
+        noisy = scaled * total
+        clean = (noisy * self.sd**2 + self.mean * level.square()) / (self.sd**2 + level.square())
+        return (clean - DATA_SD**2 / total.square() * noisy) / (level * DATA_SD / total)
+
+
+@pytest.mark.parametrize("churn", [0.0, 20.0])
+def test_with_the_ideal_denoiser_it_samples_the_distribution(churn: float) -> None:
+    model = build(num_frames=2)
+    model.denoiser = Ideal(mean=0.2, sd=0.1)  # type: ignore[assignment]
+    model.sampling = Sampling(num_steps=40, churn=churn)
+    frames = model.sample_frames(400, generator=generator()) * 2 - 1
+    assert float(frames.mean()) == pytest.approx(0.2, abs=0.005)
+    assert float(frames.std()) == pytest.approx(0.1, rel=0.05)
+    pixels = frames[:, 0, 0, 0, 0], frames[:, 1, 0, 0, 0]
+    assert abs(float(torch.corrcoef(torch.stack(pixels))[0, 1])) < 0.2, "independent channels stay so"
+
+
+def test_the_loss_of_the_ideal_denoiser_is_what_it_must_be() -> None:
+    """E[(D - x)^2] of the ideal denoiser is s^2 v / (s^2 + v) for values of variance v at level s."""
+    model = build()
+    variance = 0.1**2
+    model.denoiser = Ideal(mean=0.2, sd=0.1)  # type: ignore[assignment]
+    images = (0.2 + 0.1 * torch.randn(2000, 1, 1, 16, 16, generator=generator(1)) + 1) / 2
+    noise = model.draw_noise(2000, generator=generator(2))
+    measured = model.loss_terms(images, frame_weights_T=torch.ones(1), noise=noise, kl_weight=torch.ones(()))[0]
+    level = torch.exp(diffusion.LOG_LEVEL_MEAN + diffusion.LOG_LEVEL_SD * noise["level"])
+    importance = (level.square() + DATA_SD**2) / (level * DATA_SD).square()
+    expected = (importance * level.square() * variance / (level.square() + variance)).mean()
+    assert float(measured) == pytest.approx(float(expected), rel=0.01)
+
+
+def test_an_untrained_network_costs_about_one_whatever_the_noise() -> None:
+    """EDM's weights make the loss of a network that says nothing 1 at every level, for data of their variance."""
+    model = build()
+    images = ((DATA_SD * torch.randn(500, 1, 1, 16, 16, generator=generator(1))) + 1) / 2
+    for level in (-2.0, 0.0, 2.0):
+        noise = {**model.draw_noise(500, generator=generator(2)), "level": torch.full((500,), level)}
+        loss = model.loss_terms(images, frame_weights_T=torch.ones(1), noise=noise, kl_weight=torch.ones(()))[0]
+        assert float(loss.detach()) == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_noise_levels_of_a_batch_cover_the_normal_distribution() -> None:
+    levels = build().draw_noise(64, generator=generator())["level"].sort().values
+    quantiles = torch.special.ndtri((torch.arange(64) + 0.5) / 64)
+    assert float((levels - quantiles)[2:-2].abs().max()) < 0.3
+    assert not torch.equal(build().draw_noise(64, generator=generator(1))["level"].sort().values, levels)
+
+
+def test_each_frame_counts_at_its_weight_and_the_last_at_1() -> None:
+    model = build(num_frames=3)
+    frames = torch.rand(4, 3, 1, 16, 16, generator=generator())
+    loss = model.loss(frames, frame_weights_T=[0.5, 0.25, 1.0], generator=generator())
+    errors = [float(loss.terms[f"error_{t}"]) for t in (1, 2, 3)]
+    assert float(loss.total_loss.detach()) == pytest.approx(0.5 * errors[0] + 0.25 * errors[1] + errors[2], rel=1e-5)
+
+
+def test_more_frames_cost_little_to_sample() -> None:
+    """The mission's claim, family by family: here the wider ends of the network, in every pass."""
+    for preset, size_px in (("tiny", 16), ("small", 64), ("base", 128)):
+        with torch.device("meta"):
+            model = build(preset=preset, size_px=size_px, channels=3)
+        assert model.flops_per_image(8) < 1.25 * model.flops_per_image(1)
+
+
+def test_its_sampler_can_be_set_and_refuses_what_makes_no_sense() -> None:
+    model = build()
+    model.sampling = replace(model.sampling, num_steps=3)
+    few = model.sample_last_frame(2, generator=generator())
+    model.sampling = replace(model.sampling, num_steps=4)
+    assert not torch.equal(few, model.sample_last_frame(2, generator=generator()))
+    for wrong in ({"num_steps": 0}, {"num_steps": 5, "churn": -1.0}, {"num_steps": 5, "churn": math.inf}):
+        with pytest.raises(ModelError):
+            Sampling(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_two_kinds_of_images_come_as_often_as_in_the_data() -> None:
+    """Dark images thrice as often as bright ones; 8 px, a few hundred steps."""
+    model = build(size_px=8)
+    learner = Learner(model, plan=TrainingPlan(total_flops=1e9))
+    draw = generator(3)
+    for step in range(160):
+        bright = torch.rand(32, 1, 1, 1, 1, generator=draw) < 0.25
+        frames = torch.where(bright, 0.8, 0.2) + 0.05 * torch.rand(32, 1, 1, 8, 8, generator=draw)
+        rate = 3e-3 * min(1.0, (160 - step) / 60)
+        learner.step(frames, frame_weights_T=[1.0], kl_weight=1.0, learning_rate=rate, generator=generator(step))
+    means = learner.averaged_model().sample_last_frame(400, generator=generator()).mean((1, 2, 3))
+    bright_share = float((means > 0.65).float().mean())
+    dark_share = float((means < 0.4).float().mean())
+    assert bright_share + dark_share > 0.9
+    assert 0.12 < bright_share < 0.38
