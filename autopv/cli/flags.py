@@ -45,10 +45,10 @@ def strategy_flags(parser: argparse.ArgumentParser) -> None:
     """How a search goes about it."""
     parser.add_argument(
         "--sampler",
-        choices=("tpe", "random", "gp", "evolution", "reinforce"),
+        choices=("tpe", "random", "gp", "evolution", "reinforce", "belief"),
         default="tpe",
-        help="who proposes policies: tpe (default), random, gp (a Gaussian process), evolution (regularised), or "
-        "reinforce (an AutoAugment-style controller)",
+        help="who proposes policies: tpe (default), random, gp (a Gaussian process), evolution (regularised), "
+        "reinforce (an AutoAugment-style controller), or belief (what is expected from all looks so far)",
     )
     parser.add_argument(
         "--stopping",

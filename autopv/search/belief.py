@@ -88,13 +88,19 @@ class Belief:
         """The fitted sizes: standard deviations of log excess, shares, and what is left after a doubling."""
         return {name: float(value) for name, value in sizes_of(self._free.detach()).items()}
 
-    def expect(self, policies: Sequence[Policy], *, length: float = 1.0) -> Expectation:
-        """What trainings of that length (in full trials) are expected to come to."""
+    def expect(self, policies: Sequence[Policy], *, length: float = 1.0, shared: bool = False) -> Expectation:
+        """What trainings of that length (in full trials) are expected to come to.
+
+        shared: only what each policy has in common with those like it is counted as unknown; what is its own and can
+        be known by running it alone is not.
+        """
         asked = Places.of(policies, lengths=[length] * len(policies))
         with torch.no_grad():
             sizes = sizes_of(self._free)
             cross_PN = common_covariance(asked, self._known) + policy_covariance(asked, self._known, sizes=sizes)
             own_PP = common_covariance(asked, asked) + policy_covariance(asked, asked, sizes=sizes)
+            if shared:
+                own_PP = own_PP - (1 - sizes["alike"]) * sizes["policy"] ** 2 * asked.same(asked)
             solved_NP = torch.cholesky_solve(cross_PN.T, self._factor_NN)
             mean_P = cross_PN @ self._weights_N + self._level
             return Expectation(mean_P=mean_P, covariance_PP=own_PP - cross_PN @ solved_NP)

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import torch
+
+from autopv.policy import Policy
 from autopv.search.belief import Belief, Sighting
 from autopv.search.records import TrialRecord
 from autopv.verify.controls import IMAGE_ONLY
@@ -69,6 +72,25 @@ def worth_repeating(records: Sequence[TrialRecord], *, floor: float) -> TrialRec
         if result.record.policy.digest not in running | controls
     ]
     return min(hoped)[2] if hoped else None
+
+
+def promising_policy(
+    records: Sequence[TrialRecord], candidates: Sequence[Policy], *, floor: float, seed: int
+) -> Policy | None:
+    """The candidate that is best in one world drawn from what is known; None before anything is.
+
+    Searches with many workers propose different ones, since each proposal has a draw of its own. Source: Thompson
+    sampling (Russo et al., arXiv 1707.02038), of what candidates share with others: their own luck says nothing yet.
+    """
+    runs = _complete_runs(records)
+    if not runs:
+        return None
+    expectation = _belief(records, runs=runs, floor=floor, all_looks=False).expect(candidates, shared=True)
+    scatter_PP = expectation.covariance_PP + 1e-8 * torch.eye(len(candidates), dtype=torch.float64)
+    values, vectors_PP = torch.linalg.eigh(scatter_PP)
+    normal_P = torch.randn(len(candidates), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    drawn_P = expectation.mean_P + vectors_PP @ (values.clamp_min(0).sqrt() * normal_P)
+    return candidates[int(drawn_P.argmin())]
 
 
 def _complete_runs(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from autopv.errors import InputError, nearest
 
-SAMPLERS = ("tpe", "random", "gp", "evolution", "reinforce")
+SAMPLERS = ("tpe", "random", "gp", "evolution", "reinforce", "belief")
 _NUM_STARTUP = 10
 """Trials drawn at random before a sampler learns from them; Optuna's own default."""
 _POPULATION, _TOURNAMENT = 20, 5
@@ -44,7 +44,8 @@ class Samplers:
     """Makes the sampler for one proposal; a controller lives through all of them, for its learning takes time.
 
     name: one of SAMPLERS: Optuna's TPE (multivariate, constant liar), random policies, Optuna's Gaussian process,
-    regularised evolution, or an AutoAugment-style controller. Raises: InputError for another.
+    regularised evolution, an AutoAugment-style controller, or what is expected of policies (search/belief.py), for
+    which this only draws the first ones. Raises: InputError for another.
     """
 
     def __init__(self, name: str) -> None:
@@ -57,7 +58,7 @@ class Samplers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             match self._name:
-                case "random":
+                case "random" | "belief":  # a belief chooses among random policies (SearchStudy)
                     return optuna.samplers.RandomSampler(seed=seed)
                 case "gp":
                     return optuna.samplers.GPSampler(

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autopv.errors import RunFolderError
 from autopv.policy import Policy
 from autopv.search.mirror import MirroredStorage
-from autopv.search.ranking import worth_repeating
+from autopv.search.ranking import promising_policy, worth_repeating
 from autopv.search.records import (
     NOT_WAITING,
     PERCENT,
@@ -42,6 +42,8 @@ are, and the best ones go on when the search has no more budget for new ones."""
 _FIRST_STOP, _REDUCTION = 0.5, 2
 # Policies are run once more from so many complete searched ones on: fewer are not worth choosing among.
 _REPEAT_FROM = 8
+# Random policies among which a belief chooses.
+_NUM_CANDIDATES = 200
 # What a trial that goes on with another one takes over from it.
 _KEPT = ("control", "given", "repeats", "promoted", "digest", "seed")
 
@@ -69,7 +71,7 @@ class SearchStudy:
         """
         self._space, self._seed, self._rungs = space, seed, tuple(rungs)
         self._stopping, self._repeat_share, self._floor = stopping, repeat_share, floor
-        self._samplers = Samplers(sampler)
+        self._sampler_name, self._samplers = sampler, Samplers(sampler)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = MirroredStorage(_open_storage(path))
         self._first_stop = min(rung for rung in self._rungs if rung >= _FIRST_STOP)
@@ -120,6 +122,8 @@ class SearchStudy:
             waiting = self._waiting()
             if waiting is None and self._repeat_due():
                 waiting = self._enqueue_repeat()
+            if waiting is None and self._sampler_name == "belief":
+                waiting = self._enqueue_promising()
             waiting = waiting or "search"
             name, study = waiting, self._studies[waiting]
             study.sampler = self._sampler()
@@ -274,6 +278,21 @@ class SearchStudy:
         name, number = record.key.rsplit("-", 1)
         self._queue_again(name, self._frozen(name, int(number)), attributes={"repeats": record.key})
         return name
+
+    def _enqueue_promising(self) -> str | None:
+        """Queues the policy that a draw from what is known favours; returns where, None while too little is known."""
+        records = self.records()
+        if sum(record.distance is not None for record in records) < _REPEAT_FROM:
+            return None
+        number = len(self._trials("search"))
+        candidates = [
+            self._space.random_policy(_mix("candidate", self._seed, number, i)) for i in range(_NUM_CANDIDATES)
+        ]
+        policy = promising_policy(records, candidates, floor=self._floor, seed=_mix("belief", self._seed, number))
+        if policy is None:
+            return None
+        self._queue(policy, attributes={})
+        return "search"
 
     def _stopped(self) -> list[tuple[float, str, int]]:
         """Last distance, study and number of every trial that was stopped and that none continues."""

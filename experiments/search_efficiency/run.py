@@ -39,6 +39,7 @@ SEARCHES: dict[str, tuple[Make, int]] = {
     "Ray OptunaSearch + ASHA": (lambda seed, _: Stock(seed=seed), REPETITIONS),
     "Ray OptunaSearch, no stopping": (lambda seed, _: Stock(seed=seed, stops=False), SLOW),
     "autopv": (_autopv(), REPETITIONS),
+    "autopv --sampler belief": (_autopv(sampler="belief"), REPETITIONS),
     "autopv --sampler random": (_autopv(sampler="random"), REPETITIONS),
     "autopv --sampler evolution": (_autopv(sampler="evolution"), SLOW),
     "autopv --sampler reinforce": (_autopv(sampler="reinforce"), SLOW),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from autopv.policy import Policy
 from autopv.search.conclusion import best_found, choose_arms
-from autopv.search.ranking import expected_results, worth_repeating
+from autopv.search.ranking import expected_results, promising_policy, worth_repeating
 from autopv.search.records import TrialRecord
 from autopv.spaces import Space
 from autopv.verify.controls import IMAGE_ONLY
@@ -96,3 +96,19 @@ def test_of_hundreds_of_policies_some_stand_for_all_and_all_are_ranked() -> None
     results = expected_results(records, floor=FLOOR)
     assert len(results) == 301
     assert int(results[0].record.key.split("-")[1]) < 100
+
+
+def test_a_candidate_like_the_good_ones_is_proposed_and_another_one_each_time() -> None:
+    def one(op: str, value: float) -> Policy:
+        return Policy.parse(f"T=4 order=1 fresh weight=0.1: {op}={value} linear 1-3")
+
+    noise = [one("gaussian_noise sigma", 0.1 + 0.02 * i) for i in range(16)]
+    erase = [one("erase area", 0.1 + 0.02 * i) for i in range(16)]
+    records = [record(i, 600.0 + 10 * i, policy=policy) for i, policy in enumerate(noise[:8])]
+    records += [record(20 + i, 1000.0 + 10 * i, policy=policy) for i, policy in enumerate(erase[:8])]
+    candidates = [*noise[8:], *erase[8:]]
+    chosen = [promising_policy(records, candidates, floor=FLOOR, seed=seed) for seed in range(20)]
+    assert all(policy in noise for policy in chosen)
+    assert len({policy.digest for policy in chosen if policy is not None}) > 1, "workers get different ones"
+    assert chosen[0] == promising_policy(records, candidates, floor=FLOOR, seed=0)
+    assert promising_policy([], candidates, floor=FLOOR, seed=0) is None
