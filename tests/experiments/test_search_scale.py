@@ -112,6 +112,7 @@ def test_a_lost_trial_and_a_broken_block_are_told(module: Module, setting: Any, 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("AUTOPV_EXPERIMENTS" not in os.environ, reason="starts Ray twice: run with AUTOPV_EXPERIMENTS=1")
 def test_real_ray_runs_short_trials_and_their_overhead_is_told(tmp_path: Path) -> None:
     options = ["--trials", "20", "--workers", "4", "--trial-s", "1", "--out", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -70,15 +70,6 @@ def test_no_trial_saw_the_final_split(finished: tuple[Path, str]) -> None:
     assert (folder / "metrics" / "final.safetensors").stat().st_mtime >= verify_began - 0.01
 
 
-def test_equal_seeds_give_equal_proposals_and_distances(
-    finished: tuple[Path, str], data: tuple[str, ...], run_cli: RunCli, tmp_path: Path
-) -> None:
-    again = tmp_path / "again"
-    assert run_cli(*search(data, again, budget="8trials")).returncode == 0
-    assert result_of(again)["trials"] == result_of(finished[0])["trials"]
-    assert result_of(again)["verdict"] == result_of(finished[0])["verdict"]
-
-
 def test_a_finished_run_is_verified_further_and_searched_further(
     finished: tuple[Path, str], run_cli: RunCli, tmp_path: Path
 ) -> None:
