@@ -12,8 +12,7 @@ from autopv.search.records import TrialRecord
 from autopv.verify.controls import IMAGE_ONLY
 
 # A policy is worth another run if it is among the best, had it the luck of so many standard deviations: the more often
-# it was run, the less is left to hope for. Of 0.5 to 2, in a simulation, all were about equally good
-# (experiments/search_efficiency).
+# it was run, the less is left to hope for. In a simulation by hand, 1 to 2 were about equally good.
 _HOPE = 1.5
 # Fitting takes the cube of the number of looks. Of more policies than this, the better half and an even choice of the
 # others stand for all.
