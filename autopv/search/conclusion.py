@@ -42,9 +42,14 @@ def choose_arms(
 
 def best_found(records: Sequence[TrialRecord], *, floor: float, length: float = 1.0) -> Expected | None:
     """The searched policy of which most is to be expected; a control where no other was run to the end."""
-    results = [r for r in expected_results(records, floor=floor, length=length) if not r.record.policy.is_image_only]
-    searched = _searched(results)
-    return searched[0] if searched else next(iter(results), None)
+    return _best(expected_results(records, floor=floor, length=length))
+
+
+def _best(results: Sequence[Expected]) -> Expected | None:
+    """Of these, the best first, what `best_found` means."""
+    policies = [result for result in results if not result.record.policy.is_image_only]
+    searched = _searched(policies)
+    return searched[0] if searched else next(iter(policies), None)
 
 
 def _searched(results: Sequence[Expected]) -> list[Expected]:
@@ -111,7 +116,8 @@ def conclude(
     verdict = reach_verdict(
         arms, verified(ledger), floor=floors["final"], trained_for=trained_for, looked_after=earlier
     )
-    view = outlook(settings, verdict=verdict, records=records, floor=floors["search"])
+    results = expected_results(records, floor=floors["search"], length=settings.extrapolation)
+    view = outlook(settings, verdict=verdict, results=results)
     if view is not None and not view.supported and verdict.recommended != IMAGE_ONLY:
         verdict = replace(
             verdict,
@@ -140,8 +146,7 @@ def conclude(
         "comparison": next((c.to_dict() for c in verdict.comparisons if c.arm == verdict.recommended), None),
     }
     replace(recommended, provenance={**origin, **evidence}).save(folder.policy, overwrite=True)
-    length = settings.extrapolation
-    best = best_found(records, floor=floors["search"], length=length)
+    best = _best(results)
     if best is not None:
         runs = [record for record in records if record.policy.digest == best.record.policy.digest]
         runs = [record for record in runs if record.distance is not None]
@@ -164,7 +169,7 @@ def conclude(
         "verdict": verdict.to_dict(),
         "recommended_policy": recommended.describe(),
         "best_found": None if best is None else {"policy": best.record.policy.describe(), **_expected_dict(best)},
-        "expected": [_expected_dict(one) for one in expected_results(records, floor=floors["search"], length=length)],
+        "expected": [_expected_dict(one) for one in results],
         "outlook": None if view is None else view.sentence,
         "arms": [{"name": arm.name, "kind": arm.kind, "policy": arm.policy.describe()} for arm in arms],
         "floors": floors,
@@ -187,16 +192,16 @@ class Outlook:
     supported: bool
 
 
-def outlook(settings: RunSettings, *, verdict: Verdict, records: Sequence[TrialRecord], floor: float) -> Outlook | None:
+def outlook(settings: RunSettings, *, verdict: Verdict, results: Sequence[Expected]) -> Outlook | None:
     """What the looks at trials let us expect of the training that the search is for; None where it is a trial's length.
 
+    results: of every policy at the length of that training, the best first.
     The arm in question is the one recommended or, where that is image-only, the best that was searched.
     """
     if settings.extrapolation == 1.0:
         return None
-    results = expected_results(records, floor=floor, length=settings.extrapolation)
     arm = next((r for r in results if r.record.label == verdict.recommended != IMAGE_ONLY), None)
-    arm = arm or best_found(records, floor=floor, length=settings.extrapolation)
+    arm = arm or _best(results)
     times = f"{settings.extrapolation:.3g} times as long as a trial"
     sentence = f"The training this is for, {settings.train_steps} image-only steps, is {times}."
     if arm is None or arm.change is None:
