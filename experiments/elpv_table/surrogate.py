@@ -30,8 +30,7 @@ def load() -> tuple[dict[str, dict[int, dict[float, float]]], dict[str, Policy],
     policies = {}
     for line in map(json.loads, (HERE / "curves.jsonl").read_text().splitlines()):
         curves.setdefault(line["policy"], {})[line["seed"]] = {row["look"]: row["distance"] for row in line["rows"]}
-        text = line["described"]
-        policies[line["policy"]] = Policy.image_only() if text == "image-only" else Policy.parse(text)
+        policies[line["policy"]] = Policy.parse(line["described"])
     whole = {name: seeds for name, seeds in sorted(curves.items()) if set(seeds) == set(SEEDS)}
     return whole, policies, json.loads((HERE / "settings.json").read_text())["floor"]
 

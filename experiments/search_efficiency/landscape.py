@@ -42,7 +42,9 @@ class Table:
         floor = json.loads((TABLE / "settings.json").read_text())["floor"]
         names = [line["policy"] for line in lines]
         sightings = [
-            Sighting(policy=_parsed(line["described"]), seed=line["seed"], length=row["look"], distance=row["distance"])
+            Sighting(
+                policy=Policy.parse(line["described"]), seed=line["seed"], length=row["look"], distance=row["distance"]
+            )
             for line in lines
             if names.count(line["policy"]) == 2
             for row in line["rows"]
@@ -153,10 +155,6 @@ class Mixed:
         luck = math.log(self._one.distance(policy, seed=seed, length=length) - self.floor)
         luck -= self._one.log_excess(policy, length=length)
         return self.floor + math.exp(self.log_excess(policy, length=length) + luck)
-
-
-def _parsed(described: str) -> Policy:
-    return Policy.image_only() if described == Policy.image_only().describe() else Policy.parse(described)
 
 
 def _slope(x_N: Tensor, y_N: Tensor) -> Tensor:

@@ -25,10 +25,7 @@ Curves = Mapping[str, Mapping[int, Mapping[float, float]]]
 def load() -> tuple[Curves, dict[str, Policy], float]:
     """Arm -> seed -> length (1 = 600 image-only steps) -> distance on ELPV, arms that are policies; and the floor."""
     recorded = json.loads(SOURCE.read_text())
-    policies = {
-        arm: Policy.image_only() if text == "image-only" else Policy.parse(text)
-        for arm, text in recorded["arms"].items()
-    }
+    policies = {arm: Policy.parse(text) for arm, text in recorded["arms"].items()}
     curves: dict[str, dict[int, dict[float, float]]] = {}
     for training in recorded["trainings"]:
         if training["domain"] == "elpv" and training["num_images"] == _WHOLE and training["arm"] in policies:

@@ -46,6 +46,14 @@ class Recipe:
     train_steps: int | None = None
 
 
+def write_ramps(path: Path) -> Path:
+    """160 grey 16 px images in one .npy file, each a ramp of its own slope with noise; returns the path."""
+    rng = np.random.default_rng(0)
+    images = 128 + rng.uniform(-80, 80, (160, 1, 1)) * np.linspace(0, 1, 16) + rng.normal(0, 12, (160, 16, 16))
+    np.save(path, images.clip(0, 255).astype(np.uint8))
+    return path
+
+
 class RunMaker:
     """Makes run folders without checkpoints, all on the images of one file."""
 

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from made_runs import Recipe, RunMaker
+from made_runs import Recipe, RunMaker, write_ramps
 
 from autopv.policy import Policy
 from autopv.report.summary import summary_text
@@ -18,11 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def maker(tmp_path_factory: pytest.TempPathFactory) -> RunMaker:
-    rng = np.random.default_rng(0)
-    images = 128 + rng.uniform(-80, 80, (160, 1, 1)) * np.linspace(0, 1, 16) + rng.normal(0, 12, (160, 16, 16))
-    path = tmp_path_factory.mktemp("data") / "ramps.npy"
-    np.save(path, images.clip(0, 255).astype(np.uint8))
-    return RunMaker(path)
+    return RunMaker(write_ramps(tmp_path_factory.mktemp("data") / "ramps.npy"))
 
 
 @pytest.fixture(scope="module")

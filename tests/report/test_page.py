@@ -12,9 +12,8 @@ from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
-import numpy as np
 import pytest
-from made_runs import Recipe, RunMaker
+from made_runs import Recipe, RunMaker, write_ramps
 
 from autopv.cli.parser import make_parser
 from autopv.errors import InputError
@@ -44,11 +43,7 @@ MakeRun = Callable[[str], RunFolder]
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """160 grey images in one file."""
-    rng = np.random.default_rng(0)
-    images = 128 + rng.uniform(-80, 80, (160, 1, 1)) * np.linspace(0, 1, 16) + rng.normal(0, 12, (160, 16, 16))
-    path = tmp_path_factory.mktemp("data") / "ramps.npy"
-    np.save(path, images.clip(0, 255).astype(np.uint8))
-    return path
+    return write_ramps(tmp_path_factory.mktemp("data") / "ramps.npy")
 
 
 @pytest.fixture(scope="module")
