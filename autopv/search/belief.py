@@ -18,7 +18,9 @@ from torch import Tensor
 
 from autopv.policy import Policy
 from autopv.search.effects import (
+    FEATURES,
     Places,
+    Sizes,
     common_covariance,
     luck_covariance,
     policy_covariance,
@@ -30,6 +32,9 @@ from autopv.search.effects import (
 # Excess below this share of the median counts as that much: near the floor it is mostly chance, or negative.
 _LEAST_SHARE = 0.05
 _FIT_STEPS = 25
+# The sizes are fitted to at most so many looks, those at an even choice of policies: it takes the cube of them, many
+# times over. What is expected, given the sizes, goes by all looks.
+_MOST_FITTED = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +76,24 @@ class Belief:
     def __init__(self, sightings: Sequence[Sighting], *, floor: float) -> None:
         if not sightings:
             raise ValueError("nothing was seen yet: there is nothing to expect")
-        self._known = Places.of([s.policy for s in sightings], lengths=[s.length for s in sightings])
-        self._seeds_N = torch.tensor([s.seed for s in sightings])
         log_excess_N = _log_excess([s.distance for s in sightings], floor=floor)
         self._level = float(log_excess_N.mean())
-        self._seen_N = log_excess_N - self._level
-        self._free = typical()
-        self._fit()
-        with torch.no_grad():
-            factor_NN = torch.linalg.cholesky(self._covariance())
-            self._factor_NN = factor_NN
-            self._weights_N = torch.cholesky_solve(self._seen_N[:, None], factor_NN)[:, 0]
+        self._seen = _Seen.of(sightings, excess_N=log_excess_N - self._level)
+        fitted = _even_choice(sightings)
+        self._free = _fit(_Seen.of([sightings[i] for i in fitted], excess_N=self._seen.excess_N[fitted]))
+        self._factor_NN, self._weights_N = self._seen.solve(self.sizes)
+
+    @property
+    def sizes(self) -> dict[str, Tensor]:
+        """The fitted sizes of the effects."""
+        return sizes_of(self._free)
 
     @property
     def effects(self) -> dict[str, float]:
-        """The fitted sizes: standard deviations of log excess, shares, and what is left after a doubling."""
-        return {name: float(value) for name, value in sizes_of(self._free.detach()).items()}
+        """The same as numbers, each feature's reach by its name."""
+        sizes = self.sizes
+        reaches = {f"reach of {name}": float(reach) for name, reach in zip(FEATURES, sizes["reach_F"], strict=True)}
+        return {name: float(size) for name, size in sizes.items() if name != "reach_F"} | reaches
 
     def expect(self, policies: Sequence[Policy], *, length: float = 1.0, shared: bool = False) -> Expectation:
         """What trainings of that length (in full trials) are expected to come to.
@@ -94,38 +101,63 @@ class Belief:
         shared: only what each policy has in common with those like it is counted as unknown; what is its own and can
         be known by running it alone is not.
         """
-        asked = Places.of(policies, lengths=[length] * len(policies))
-        with torch.no_grad():
-            sizes = sizes_of(self._free)
-            cross_PN = common_covariance(asked, self._known) + policy_covariance(asked, self._known, sizes=sizes)
-            own_PP = common_covariance(asked, asked) + policy_covariance(asked, asked, sizes=sizes)
-            if shared:
-                own_PP = own_PP - (1 - sizes["alike"]) * sizes["policy"] ** 2 * asked.same(asked)
-            solved_NP = torch.cholesky_solve(cross_PN.T, self._factor_NN)
-            mean_P = cross_PN @ self._weights_N + self._level
-            return Expectation(mean_P=mean_P, covariance_PP=own_PP - cross_PN @ solved_NP)
+        asked, known, sizes = Places.of(policies, lengths=[length] * len(policies)), self._seen.places, self.sizes
+        cross_PN = common_covariance(asked, known) + policy_covariance(asked, known, sizes=sizes)
+        own_PP = common_covariance(asked, asked) + policy_covariance(asked, asked, sizes=sizes)
+        if shared:
+            own_PP = own_PP - (1 - sizes["alike"]) * sizes["policy"] ** 2 * asked.same(asked)
+        solved_NP = torch.cholesky_solve(cross_PN.T, self._factor_NN)
+        mean_P = cross_PN @ self._weights_N + self._level
+        return Expectation(mean_P=mean_P, covariance_PP=own_PP - cross_PN @ solved_NP)
 
-    def _covariance(self) -> Tensor:
-        sizes, known = sizes_of(self._free), self._known
-        luck_NN = luck_covariance(known, seeds_N=self._seeds_N, sizes=sizes)
-        return common_covariance(known, known) + policy_covariance(known, known, sizes=sizes) + luck_NN
 
-    def _fit(self) -> None:
-        """Finds the sizes that are likeliest, given the looks and what was known before."""
-        free = self._free.requires_grad_()
-        start = typical()
-        optimizer = torch.optim.LBFGS([free], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
+@dataclass(frozen=True)
+class _Seen:
+    """Looks as tensors. excess_N: log excess above the level of all."""
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            factor_NN = torch.linalg.cholesky(self._covariance())
-            solved_N = torch.cholesky_solve(self._seen_N[:, None], factor_NN)[:, 0]
-            unlikely = 0.5 * self._seen_N @ solved_N + factor_NN.diagonal().log().sum()
-            total: Tensor = unlikely + 0.5 * (((free - start) / spreads()) ** 2).sum()
-            torch.autograd.backward(total)
-            return total
+    places: Places
+    seeds_N: Tensor
+    excess_N: Tensor
 
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    @classmethod
+    def of(cls, sightings: Sequence[Sighting], *, excess_N: Tensor) -> "_Seen":
+        places = Places.of([s.policy for s in sightings], lengths=[s.length for s in sightings])
+        return cls(places, torch.tensor([s.seed for s in sightings]), excess_N)
+
+    def solve(self, sizes: Sizes) -> tuple[Tensor, Tensor]:
+        """The Cholesky factor of the looks' covariance, and its inverse times what was seen."""
+        places = self.places
+        luck_NN = luck_covariance(places, seeds_N=self.seeds_N, sizes=sizes)
+        factor_NN = torch.linalg.cholesky(
+            common_covariance(places, places) + policy_covariance(places, places, sizes=sizes) + luck_NN
+        )
+        return factor_NN, torch.cholesky_solve(self.excess_N[:, None], factor_NN)[:, 0]
+
+
+def _fit(seen: _Seen) -> Tensor:
+    """The sizes that are likeliest, given the looks and what was known before, as free numbers."""
+    free = typical().requires_grad_()
+    start = typical()
+    optimizer = torch.optim.LBFGS([free], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        factor_NN, solved_N = seen.solve(sizes_of(free))
+        unlikely = 0.5 * seen.excess_N @ solved_N + factor_NN.diagonal().log().sum()
+        total: Tensor = unlikely + 0.5 * (((free - start) / spreads()) ** 2).sum()
+        torch.autograd.backward(total)
+        return total
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return free.detach()
+
+
+def _even_choice(sightings: Sequence[Sighting]) -> list[int]:
+    """Which sightings to fit to: all, or those of every so many-th policy."""
+    policies = list(dict.fromkeys(sighting.policy.digest for sighting in sightings))
+    every = -(-len(sightings) // _MOST_FITTED)
+    chosen = set(policies[::every])
+    return [i for i, sighting in enumerate(sightings) if sighting.policy.digest in chosen]
 
 
 def _log_excess(distances: Sequence[float], *, floor: float) -> Tensor:

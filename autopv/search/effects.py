@@ -13,20 +13,25 @@ import torch
 from torch import Tensor
 
 from autopv.policy import Policy
-from autopv.policy.ops.base import GROUPS
+from autopv.policy.ops.base import op_names
 from autopv.policy.rules import MAX_FRAMES
 
 Sizes = Mapping[str, Tensor]
-"""Standard deviations of log excess (`policy`, `trial`, `seed`), the share of a policy's effect that those like it have
-(`alike`) and how far they may be from it (`reach`), and what is left after the length has doubled (`..._memory`)."""
+"""Standard deviations of log excess (`policy`, `op` at a full dose, `trial`, `seed`), the share of a policy's effect
+that those like it have (`alike`), how far they may be from it in each feature (`reach_F`), and what is left after the
+length has doubled (`..._memory`)."""
+FEATURES = ("num_frames", "frame_loss_weight", "frame_loss_until", "markov_order", "randomness", "num_layers", "dose")
+"""In what policies can be alike."""
 
 # Sizes of effects before anything is seen, as medians, and how far (in e-folds) they may be from these: those of
 # experiments/hvae_effect, in units of log excess, that is about in shares of the excess.
-_SIZES = {"policy": 0.15, "trial": 0.13, "seed": 0.05}
+_SIZES = {"policy": 0.15, "op": 0.1, "trial": 0.13, "seed": 0.05}
 _SIZE_SPREAD = 1.0
-# Share of a policy's effect that others like it have too, and how alike they must be, in units of the features.
+# Share of a policy's effect that others like it have too, and how alike they must be, in units of each feature: with a
+# reach of their own those that do not matter can be found out (experiments/elpv_table: policies left out are predicted
+# with 0.7, with one reach for all features 0.5).
 _ALIKE_SHARE, _ALIKE_SPREAD = 0.5, 1.0
-_REACH, _REACH_SPREAD = 0.7, 0.5
+_REACH, _REACH_SPREAD = 1.4, 1.0
 # What is left of an effect after the training's length has doubled.
 _MEMORY = {"policy": 0.5, "trial": 0.7}
 _MEMORY_SPREAD = 1.0
@@ -39,6 +44,7 @@ class Places:
     """Policies at training lengths: what covariances are made of."""
 
     features_NF: Tensor
+    doses_NO: Tensor
     identity_N: Tensor
     log2_length_N: Tensor
 
@@ -46,9 +52,10 @@ class Places:
     def of(cls, policies: Sequence[Policy], *, lengths: Sequence[float]) -> "Places":
         """Each policy at its length, in full trials."""
         features_NF = torch.stack([policy_features(policy) for policy in policies])
+        doses_NO = torch.stack([op_doses(policy) for policy in policies])
         log2_length_N = torch.tensor(lengths, dtype=torch.float64).log2()
         identity_N = torch.tensor([int(policy.digest[:15], 16) for policy in policies])
-        return cls(features_NF, identity_N, log2_length_N)
+        return cls(features_NF, doses_NO, identity_N, log2_length_N)
 
     def same(self, other: "Places") -> Tensor:
         """1 where the policy is the same."""
@@ -60,28 +67,35 @@ class Places:
 
 
 def policy_features(policy: Policy) -> Tensor:
-    """Where a policy lies among others (float64): its video, its loss weight, and how much of what corruption.
+    """Where a policy lies among others, by FEATURES (float64), each about 1 wide; image-only training lies at 0."""
+    policy = policy.canonical()
+    if policy.is_image_only:
+        return torch.zeros(len(FEATURES), dtype=torch.float64)
+    features = {
+        "num_frames": math.log2(policy.num_frames) / math.log2(MAX_FRAMES),
+        "frame_loss_weight": (math.log10(policy.frame_loss_weight) + 3) / 3,
+        "frame_loss_until": policy.frame_loss_until,
+        "markov_order": (policy.markov_order - 1) / max(1, policy.num_frames - 2),
+        "randomness": float(policy.randomness == "shared"),
+        "num_layers": (len(policy.layers) - 1) / 2,
+        "dose": float(op_doses(policy).sum()),
+    }
+    return torch.tensor([features[name] for name in FEATURES], dtype=torch.float64)
 
-    A corruption counts by its magnitude in its op's bounds, its mean level over the frames and its probability.
+
+def op_doses(policy: Policy) -> Tensor:
+    """How much of each op a policy has (float64), at most about 1 for each layer.
+
+    A layer counts by its magnitude in its op's bounds, its mean level over the frames and its probability.
     """
     policy = policy.canonical()
-    if policy.num_frames == 1:
-        return torch.zeros(5 + len(GROUPS), dtype=torch.float64)
-    num_pseudo = policy.num_frames - 1
-    doses = dict.fromkeys(GROUPS, 0.0)
+    doses = dict.fromkeys(op_names(), 0.0)
     for layer in policy.layers:
         op = layer.definition
         share = math.log(max(layer.magnitude, op.low) / op.low) / math.log(op.high / op.low)
         levels = [layer.magnitude_at(frame) / max(layer.magnitude, 1e-12) for frame in range(1, policy.num_frames)]
-        doses[op.group] += layer.probability * (0.5 + 0.5 * share) * (0.5 + 0.5 * sum(levels) / num_pseudo)
-    video = [
-        math.log2(policy.num_frames) / math.log2(MAX_FRAMES),
-        (math.log10(policy.frame_loss_weight) + 3) / 3,
-        policy.frame_loss_until,
-        (policy.markov_order - 1) / max(1, policy.num_frames - 2),
-        float(policy.randomness == "shared"),
-    ]
-    return torch.tensor([*video, *doses.values()], dtype=torch.float64)
+        doses[layer.op] += layer.probability * (0.5 + 0.5 * share) * (0.5 + 0.5 * sum(levels) / len(levels))
+    return torch.tensor(list(doses.values()), dtype=torch.float64)
 
 
 def common_covariance(one: Places, two: Places) -> Tensor:
@@ -90,10 +104,12 @@ def common_covariance(one: Places, two: Places) -> Tensor:
 
 
 def policy_covariance(one: Places, two: Places, *, sizes: Sizes) -> Tensor:
-    """Covariance of the policies' effects: those alike are alike, and a longer training forgets them."""
-    apart_NM = torch.cdist(one.features_NF, two.features_NF).square() / sizes["reach"] ** 2
-    alike_NM = sizes["alike"] * (-0.5 * apart_NM).exp() + (1 - sizes["alike"]) * one.same(two)
-    return sizes["policy"] ** 2 * alike_NM * sizes["policy_memory"] ** one.doublings(two)
+    """Covariance of the policies' effects: those alike are alike, ops have their own, a longer training forgets all."""
+    near_NM = torch.cdist(one.features_NF / sizes["reach_F"], two.features_NF / sizes["reach_F"])
+    alike_NM = sizes["alike"] * (-0.5 * near_NM.square()).exp() + (1 - sizes["alike"]) * one.same(two)
+    ops_NM = one.doses_NO @ two.doses_NO.T
+    effects_NM = sizes["policy"] ** 2 * alike_NM + sizes["op"] ** 2 * ops_NM
+    return effects_NM * sizes["policy_memory"] ** one.doublings(two)
 
 
 def luck_covariance(one: Places, *, seeds_N: Tensor, sizes: Sizes) -> Tensor:
@@ -112,26 +128,27 @@ def _logit(share: float) -> float:
 def typical() -> Tensor:
     """The medians, on the scale they are fitted on."""
     values = [math.log(_SIZES[name]) for name in _SIZES]
-    values += [_logit(_ALIKE_SHARE), math.log(_REACH)]
-    values += [_logit(_MEMORY[name]) for name in _MEMORY]
+    values += [_logit(_ALIKE_SHARE)] + [_logit(_MEMORY[name]) for name in _MEMORY]
+    values += [math.log(_REACH)] * len(FEATURES)
     return torch.tensor(values, dtype=torch.float64)
 
 
 def spreads() -> Tensor:
     """Standard deviations of what is known of them before anything is seen, on the same scale."""
-    values = [_SIZE_SPREAD] * len(_SIZES) + [_ALIKE_SPREAD, _REACH_SPREAD] + [_MEMORY_SPREAD] * len(_MEMORY)
-    return torch.tensor(values, dtype=torch.float64)
+    values = [_SIZE_SPREAD] * len(_SIZES) + [_ALIKE_SPREAD] + [_MEMORY_SPREAD] * len(_MEMORY)
+    return torch.tensor(values + [_REACH_SPREAD] * len(FEATURES), dtype=torch.float64)
 
 
 def sizes_of(free: Tensor) -> dict[str, Tensor]:
     """What the free numbers stand for."""
-    policy, trial, seed, alike, reach, policy_memory, trial_memory = free
+    policy, op, trial, seed, alike, policy_memory, trial_memory, *_ = free
     return {
         "policy": policy.exp(),
+        "op": op.exp(),
         "trial": trial.exp(),
         "seed": seed.exp(),
         "alike": alike.sigmoid(),
-        "reach": reach.exp(),
         "policy_memory": policy_memory.sigmoid(),
         "trial_memory": trial_memory.sigmoid(),
+        "reach_F": free[-len(FEATURES) :].exp(),
     }

@@ -14,8 +14,8 @@ from autopv.verify.controls import IMAGE_ONLY
 # A policy is worth another run if it is among the best, had it the luck of so many standard deviations: the more often
 # it was run, the less is left to hope for. In a simulation by hand, 1 to 2 were about equally good.
 _HOPE = 1.5
-# Fitting takes the cube of the number of looks. Of more policies than this, the better half and an even choice of the
-# others stand for all.
+# Solving takes the cube of the number of looks. Of more policies than this, the better half and an even choice of the
+# others stand for all; of those that were stopped an even choice of half as many does.
 _MOST_POLICIES = 200
 
 
@@ -37,14 +37,14 @@ class Expected:
 def expected_results(records: Sequence[TrialRecord], *, floor: float, length: float = 1.0) -> list[Expected]:
     """Every policy that was run to the end, the best one first.
 
-    floor: of the split that ranks trials. length: of the training that counts, in full trials: for one that is longer
-    all looks are used, and what they tell of it.
+    floor: of the split that ranks trials. length: of the training that counts, in full trials. All looks are used, also
+    early ones and those at trials that were stopped: what they tell of that length, and of policies like these.
     """
     runs = _complete_runs(records)
     if not runs:
         return []
     firsts = [own[0] for own in runs.values()]
-    belief = _belief(records, runs=runs, floor=floor, all_looks=length > 1)
+    belief = _belief(records, runs=runs, floor=floor)
     expectation = belief.expect([record.policy for record in firsts], length=length)
     deviations = expectation.deviations()
     reference = next((i for i, record in enumerate(firsts) if record.policy.is_image_only), None)
@@ -84,7 +84,7 @@ def promising_policy(
     runs = _complete_runs(records)
     if not runs:
         return None
-    expectation = _belief(records, runs=runs, floor=floor, all_looks=False).expect(candidates, shared=True)
+    expectation = _belief(records, runs=runs, floor=floor).expect(candidates, shared=True)
     scatter_PP = expectation.covariance_PP + 1e-8 * torch.eye(len(candidates), dtype=torch.float64)
     values, vectors_PP = torch.linalg.eigh(scatter_PP)
     normal_P = torch.randn(len(candidates), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -101,17 +101,16 @@ def _complete_runs(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord
     return runs
 
 
-def _belief(
-    records: Sequence[TrialRecord], *, runs: dict[str, list[TrialRecord]], floor: float, all_looks: bool
-) -> Belief:
+def _belief(records: Sequence[TrialRecord], *, runs: dict[str, list[TrialRecord]], floor: float) -> Belief:
     kept = _representatives(runs)
-    sightings = []
-    for record in records:
-        if record.distance is None or record.policy.digest not in kept:
-            continue
-        looks = dict(record.looks) if all_looks else {}
-        for length, distance in {**looks, 1.0: record.distance}.items():
-            sightings.append(Sighting(policy=record.policy, seed=record.seed, length=length, distance=distance))
+    stopped = [record for record in records if record.looks and record.policy.digest not in runs]
+    every = max(1, -(-len(stopped) // (_MOST_POLICIES // 2)))
+    used = [record for record in records if record.looks and record.policy.digest in kept] + stopped[::every]
+    sightings = [
+        Sighting(policy=record.policy, seed=record.seed, length=length, distance=distance)
+        for record in used
+        for length, distance in record.looks.items()
+    ]
     return Belief(sightings, floor=floor)
 
 

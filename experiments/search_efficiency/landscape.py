@@ -19,8 +19,17 @@ import torch
 from torch import Tensor
 
 from autopv.policy import Policy
+from autopv.policy.ops.base import op_names
 from autopv.search.belief import Belief, Sighting
-from autopv.search.effects import LOOK_SD, Places, luck_covariance, policy_covariance, policy_features
+from autopv.search.effects import (
+    FEATURES,
+    LOOK_SD,
+    Places,
+    luck_covariance,
+    op_doses,
+    policy_covariance,
+    policy_features,
+)
 
 TABLE = Path(__file__).parents[1] / "elpv_table"
 LENGTHS = (1 / 12, 1 / 3, 1 / 2, 1.0)
@@ -71,17 +80,17 @@ class Landscape:
         table, belief = fitted()
         self.floor = table.floor
         self._number = number
-        self._sizes = {name: torch.tensor(size, dtype=torch.float64) for name, size in belief.effects.items()}
+        self._sizes = belief.sizes
         generator = torch.Generator().manual_seed(number)
-        num_features = len(policy_features(Policy.image_only()))
         lengths = sorted({*LENGTHS, *(round(sighting.length, 4) for sighting in table.sightings)})
         self._log2_lengths_L = torch.tensor(lengths, dtype=torch.float64).log2()
         doublings_LL = (self._log2_lengths_L[:, None] - self._log2_lengths_L[None, :]).abs()
         self._policy_factor_LL = torch.linalg.cholesky(self._sizes["policy_memory"] ** doublings_LL)
         self._trial_factor_LL = torch.linalg.cholesky(self._sizes["trial_memory"] ** doublings_LL)
-        self._waves_FW = _normal(num_features, _NUM_WAVES, generator=generator) / self._sizes["reach"]
+        self._waves_FW = _normal(len(FEATURES), _NUM_WAVES, generator=generator) / self._sizes["reach_F"][:, None]
         self._phases_W = 2 * math.pi * torch.rand(_NUM_WAVES, generator=generator, dtype=torch.float64)
         self._weights_WL = _normal(_NUM_WAVES, len(lengths), generator=generator) @ self._policy_factor_LL.T
+        self._ops_OL = _normal(len(op_names()), len(lengths), generator=generator) @ self._policy_factor_LL.T
         self._lengths = lengths
         self._effects: dict[str, Tensor] = {}
         self._known = Places.of([s.policy for s in table.sightings], lengths=[s.length for s in table.sightings])
@@ -128,7 +137,11 @@ class Landscape:
             len(self._lengths), generator=_chance(f"{self._number}/{policy.digest}")
         )
         alike = self._sizes["alike"]
-        return self._sizes["policy"] * (alike.sqrt() * (waves_W @ self._weights_WL) + (1 - alike).sqrt() * own_L)
+        effect_L: Tensor = self._sizes["policy"] * (
+            alike.sqrt() * (waves_W @ self._weights_WL) + (1 - alike).sqrt() * own_L
+        )
+        effect_L += self._sizes["op"] * op_doses(policy) @ self._ops_OL
+        return effect_L
 
     def _index(self, length: float) -> int:
         return min(range(len(self._lengths)), key=lambda i: abs(self._lengths[i] - length))

@@ -9,7 +9,7 @@ import torch
 
 from autopv.policy import Policy
 from autopv.search.belief import Belief, Sighting
-from autopv.search.effects import policy_features
+from autopv.search.effects import FEATURES, op_doses, policy_features
 from autopv.spaces import Space
 
 SPACE = Space.load("stage2_expressive")
@@ -47,11 +47,12 @@ def test_it_is_the_exact_posterior_of_the_model_it_states() -> None:
     looks = [sighting(known[0], 5.0, seed=s) for s in (1, 2)] + [sighting(known[1], 6.0, seed=s) for s in (1, 2)]
     belief = Belief(looks, floor=FLOOR)
     sizes = belief.effects
-    features = torch.stack([policy_features(p) for p in known[:2]])
-    apart = float((features[0] - features[1]).square().sum()) / sizes["reach"] ** 2
-    alike = sizes["alike"] * math.exp(-0.5 * apart)
+    differences = policy_features(known[0]) - policy_features(known[1])
+    reach_F = torch.tensor([sizes[f"reach of {name}"] for name in FEATURES], dtype=torch.float64)
+    alike = sizes["alike"] * math.exp(-0.5 * float((differences / reach_F).square().sum()))
+    doses = float((op_doses(known[0]) - op_doses(known[1])).square().sum())
     # The difference of two policies: its prior variance, and what two pairs of runs on common seeds tell of it.
-    prior = 2 * sizes["policy"] ** 2 * (1 - alike)
+    prior = 2 * sizes["policy"] ** 2 * (1 - alike) + sizes["op"] ** 2 * doses
     noise = 2 * (sizes["trial"] ** 2 + 0.01**2) / 2
     expected = belief.expect(known[:2])
     shrunk = prior / (prior + noise)
@@ -70,6 +71,50 @@ def test_a_policy_that_was_never_run_is_expected_to_do_as_those_like_it() -> Non
     looks += [sighting(p, 6.5, seed=s) for p in (erase[0], erase[2]) for s in (1, 2)]
     expected = Belief(looks, floor=FLOOR).expect([noise[1], erase[1]])
     assert expected.mean_P[0] < expected.mean_P[1] - 0.3
+
+
+def test_features_that_do_not_matter_are_found_out() -> None:
+    chance = random.Random(0)
+    known = policies(60)
+    looks = [
+        sighting(policy, 6 + 0.2 * len(policy.layers) + chance.gauss(0, 0.05), seed=seed)
+        for policy in known[:40]
+        for seed in (1, 2)
+    ]
+    belief = Belief(looks, floor=FLOOR)
+    reaches = {name: belief.effects[f"reach of {name}"] for name in FEATURES}
+    assert reaches["num_layers"] < 0.7 * min(reaches[name] for name in FEATURES if name not in ("num_layers", "dose"))
+    expected = belief.expect(known[40:]).mean_P.tolist()
+    by_layers = {n: [e for e, p in zip(expected, known[40:], strict=True) if len(p.layers) == n] for n in (1, 2, 3)}
+    assert max(by_layers[1]) < min(by_layers[2])
+    assert max(by_layers[2]) < min(by_layers[3])
+
+
+def test_an_op_that_does_harm_in_any_company_is_found_out() -> None:
+    chance = random.Random(0)
+    known = policies(150)
+    harmful = "dead_lines"
+
+    def harm(policy: Policy) -> float:
+        return 0.8 * float(any(layer.op == harmful for layer in policy.layers))
+
+    looks = [sighting(policy, 6 + harm(policy) + chance.gauss(0, 0.05)) for policy in known]
+    belief = Belief(looks, floor=FLOOR)
+    asked = [
+        Policy.parse(f"T=4 order=1 fresh weight=0.1: {op} linear 1-3")
+        for op in ("dead_lines share=0.05", "defocus radius=0.1", "heat sigma=0.05", "erase area=0.2")
+    ]
+    bad, *others = belief.expect(asked, shared=True).mean_P.tolist()
+    assert bad > max(others) + 0.2
+
+
+def test_looks_half_way_tell_of_the_end() -> None:
+    """Halving leaves half of the policies with one look, which is worth something."""
+    known = policies(12)
+    looks = [sighting(p, 6 + 0.1 * i, seed=1) for i, p in enumerate(known[:8])]
+    looks += [sighting(p, 7 + 0.1 * i, seed=1, length=0.5) for i, p in enumerate(known)]
+    expected = Belief(looks, floor=FLOOR).expect(known[8:]).mean_P
+    assert expected.tolist() == sorted(expected.tolist())
 
 
 def test_the_sizes_of_the_effects_are_found() -> None:

@@ -1,6 +1,7 @@
 """Policies are ranked by what is to be expected of them, and the promising ones are run again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from autopv.policy import Policy
 from autopv.search.conclusion import best_found, choose_arms
@@ -73,7 +74,7 @@ def test_neither_a_control_nor_what_runs_already_is_repeated() -> None:
 
 
 def test_arms_are_the_controls_and_the_two_of_which_most_is_expected() -> None:
-    records = searched([700.0, 1000.0, 720.0, 1100.0, 1050.0])
+    records = searched([640.0, 1000.0, 720.0, 1100.0, 1050.0])
     records.append(record(20, 650.0, control="blur"))
     arms = choose_arms(records, floor=FLOOR)
     assert [arm.name for arm in arms if arm.kind == "control"] == [IMAGE_ONLY, "blur"]
@@ -83,7 +84,7 @@ def test_arms_are_the_controls_and_the_two_of_which_most_is_expected() -> None:
     assert best.record.key == records[1].key, "a control is not what was searched"
 
 
-def test_for_a_longer_training_all_looks_count_and_less_is_sure() -> None:
+def test_for_a_longer_training_less_is_sure() -> None:
     records = searched([700.0, 1000.0, 720.0, 1100.0, 1050.0])
     near, far = (expected_results(records, floor=FLOOR, length=length) for length in (1.0, 8.0))
     assert {r.record.key for r in near} == {r.record.key for r in far}
@@ -104,11 +105,33 @@ def test_a_candidate_like_the_good_ones_is_proposed_and_another_one_each_time() 
 
     noise = [one("gaussian_noise sigma", 0.1 + 0.02 * i) for i in range(16)]
     erase = [one("erase area", 0.1 + 0.02 * i) for i in range(16)]
-    records = [record(i, 600.0 + 10 * i, policy=policy) for i, policy in enumerate(noise[:8])]
-    records += [record(20 + i, 1000.0 + 10 * i, policy=policy) for i, policy in enumerate(erase[:8])]
+    records = [record(i, 600.0 + 40 * (5 * i % 8), policy=policy) for i, policy in enumerate(noise[:8])]
+    records += [record(20 + i, 1200.0 + 40 * (5 * i % 8), policy=policy) for i, policy in enumerate(erase[:8])]
     candidates = [*noise[8:], *erase[8:]]
     chosen = [promising_policy(records, candidates, floor=FLOOR, seed=seed) for seed in range(20)]
     assert all(policy in noise for policy in chosen)
-    assert len({policy.digest for policy in chosen if policy is not None}) > 1, "workers get different ones"
+    others = [SPACE.random_policy(seed) for seed in range(40)]
+    drawn = [promising_policy(records, others, floor=FLOOR, seed=seed) for seed in range(10)]
+    assert len({policy.digest for policy in drawn if policy is not None}) > 1, "workers get different ones"
     assert chosen[0] == promising_policy(records, candidates, floor=FLOOR, seed=0)
     assert promising_policy([], candidates, floor=FLOOR, seed=0) is None
+
+
+def test_trials_that_were_stopped_speak_for_policies_like_theirs() -> None:
+    """Halving stops the worse half: a search that forgot them would propose more of their kind."""
+
+    def one(op: str, value: float) -> Policy:
+        return Policy.parse(f"T=4 order=1 fresh weight=0.1: {op}={value} linear 1-3")
+
+    records = [record(i, 600.0 + 5 * i) for i in range(8)]
+    candidates = [one("gaussian_noise sigma", 0.33), one("erase area", 0.33)]
+
+    def stopped(policy: Policy, number: int, *, distance: float) -> TrialRecord:
+        return replace(record(number, None, policy=policy, state="stopped"), looks={0.5: distance})
+
+    for harmful, harmless in ((0, 1), (1, 0)):
+        ops = ("gaussian_noise sigma", "erase area")
+        bad = [stopped(one(ops[harmful], 0.1 + 0.05 * i), 20 + i, distance=2600.0 + i) for i in range(8)]
+        good = [stopped(one(ops[harmless], 0.1 + 0.05 * i), 40 + i, distance=1240.0 + i) for i in range(8)]
+        chosen = [promising_policy([*records, *bad, *good], candidates, floor=FLOOR, seed=seed) for seed in range(10)]
+        assert chosen == [candidates[harmless]] * 10
