@@ -5,9 +5,10 @@ policies like it have a part too and which a longer training forgets by and by; 
 likewise; what a seed does to all policies; and the scatter of a look.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,11 +52,10 @@ class Places:
     @classmethod
     def of(cls, policies: Sequence[Policy], *, lengths: Sequence[float]) -> "Places":
         """Each policy at its length, in full trials."""
-        features_NF = torch.stack([policy_features(policy) for policy in policies])
-        doses_NO = torch.stack([op_doses(policy) for policy in policies])
+        described = [_described(replace(policy, provenance=None)) for policy in policies]
+        features, doses, identities = zip(*described, strict=True)
         log2_length_N = torch.tensor(lengths, dtype=torch.float64).log2()
-        identity_N = torch.tensor([int(policy.digest[:15], 16) for policy in policies])
-        return cls(features_NF, doses_NO, identity_N, log2_length_N)
+        return cls(torch.stack(features), torch.stack(doses), torch.tensor(identities), log2_length_N)
 
     def same(self, other: "Places") -> Tensor:
         """1 where the policy is the same."""
@@ -64,6 +64,12 @@ class Places:
     def doublings(self, other: "Places") -> Tensor:
         """How many doublings of the length lie between two."""
         return (self.log2_length_N[:, None] - other.log2_length_N[None, :]).abs()
+
+
+@functools.lru_cache(maxsize=4096)
+def _described(policy: Policy) -> tuple[Tensor, Tensor, int]:
+    """Features, doses, and a number that is its own: a search asks for those of the same policies again and again."""
+    return policy_features(policy), op_doses(policy), int(policy.digest[:15], 16)
 
 
 def policy_features(policy: Policy) -> Tensor:

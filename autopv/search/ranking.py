@@ -76,20 +76,20 @@ def worth_repeating(records: Sequence[TrialRecord], *, floor: float) -> TrialRec
 def promising_policy(
     records: Sequence[TrialRecord], candidates: Sequence[Policy], *, floor: float, seed: int
 ) -> Policy | None:
-    """The candidate that is best in one world drawn from what is known; None before anything is.
+    """The candidate that is best in one world drawn from what is known; None without one, or before anything is known.
 
     Searches with many workers propose different ones, since each proposal has a draw of its own. Source: Thompson
     sampling (Russo et al., arXiv 1707.02038), of what candidates share with others: their own luck says nothing yet.
     """
     runs = _complete_runs(records)
-    if not runs:
+    if not runs or not candidates:
         return None
     expectation = _belief(records, runs=runs, floor=floor).expect(candidates, shared=True)
-    scatter_PP = expectation.covariance_PP + 1e-8 * torch.eye(len(candidates), dtype=torch.float64)
-    values, vectors_PP = torch.linalg.eigh(scatter_PP)
+    scatter_PP = expectation.covariance_PP
+    rounding_P = torch.full((len(candidates),), 1e-6 * float(scatter_PP.diagonal().mean()), dtype=torch.float64)
+    factor_PP = torch.linalg.cholesky(scatter_PP + rounding_P.diag())
     normal_P = torch.randn(len(candidates), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    drawn_P = expectation.mean_P + vectors_PP @ (values.clamp_min(0).sqrt() * normal_P)
-    return candidates[int(drawn_P.argmin())]
+    return candidates[int((expectation.mean_P + factor_PP @ normal_P).argmin())]
 
 
 def _complete_runs(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:

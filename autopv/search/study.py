@@ -4,6 +4,7 @@ Trials that the search space can express live in the study `search`; controls it
 no parameters, and one trial without parameters would blind a relative sampler) live in the study `controls`.
 """
 
+import functools
 import hashlib
 import sqlite3
 import warnings
@@ -42,8 +43,8 @@ are, and the best ones go on when the search has no more budget for new ones."""
 _FIRST_STOP, _REDUCTION = 0.5, 2
 # Policies are run once more from so many complete searched ones on: fewer are not worth choosing among.
 _REPEAT_FROM = 8
-# Random policies among which a belief chooses.
-_NUM_CANDIDATES = 200
+# Random policies among which a belief chooses, the same ones throughout a search.
+_NUM_CANDIDATES = 500
 # What a trial that goes on with another one takes over from it.
 _KEPT = ("control", "given", "repeats", "promoted", "digest", "seed")
 
@@ -284,15 +285,20 @@ class SearchStudy:
         records = self.records()
         if sum(record.distance is not None for record in records) < _REPEAT_FROM:
             return None
+        tried = {record.policy.digest for record in records}
+        candidates = [policy for digest, policy in self._candidates.items() if digest not in tried]
         number = len(self._trials("search"))
-        candidates = [
-            self._space.random_policy(_mix("candidate", self._seed, number, i)) for i in range(_NUM_CANDIDATES)
-        ]
         policy = promising_policy(records, candidates, floor=self._floor, seed=_mix("belief", self._seed, number))
         if policy is None:
             return None
         self._queue(policy, attributes={})
         return "search"
+
+    @functools.cached_property
+    def _candidates(self) -> dict[str, Policy]:
+        """By digest."""
+        policies = (self._space.random_policy(_mix("candidate", self._seed, i)) for i in range(_NUM_CANDIDATES))
+        return {policy.digest: policy for policy in policies}
 
     def _stopped(self) -> list[tuple[float, str, int]]:
         """Last distance, study and number of every trial that was stopped and that none continues."""

@@ -4,6 +4,10 @@ The recorded table knows 64 policies; a search asks for others. So the effects t
 table are drawn anew for each repetition, such that they pass through what was recorded (as near as luck allows) and are
 free, within what the fit leaves open, elsewhere. A repetition is one world that agrees with the record.
 
+The belief forgets evenly over the logarithm of the length; the record does not: between a third and two thirds of a
+trial the order of policies changes more than before and after together. So lengths are first put where the record has
+them (`Lengths`): as far apart as the correlations of policies between looks say, luck taken out.
+
 Source: Wilson et al., "Efficiently Sampling Functions from Gaussian Process Posteriors", arXiv 2002.09309 (a draw from
 the prior, by random features, is corrected by what was seen).
 """
@@ -12,9 +16,10 @@ import functools
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +40,8 @@ TABLE = Path(__file__).parents[1] / "elpv_table"
 LENGTHS = (1 / 12, 1 / 3, 1 / 2, 1.0)
 """At which pretended trainings can be looked at, as shares of a full trial."""
 _NUM_WAVES = 512
+_MOST_SHARED = 0.98
+"""Looks that tell as much of each other as each of itself would lie at one place, and leave nothing to draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,46 +73,95 @@ class Table:
         return list(dict.fromkeys(sighting.policy for sighting in self.sightings))
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """Where lengths lie by what they tell of one another, and what all trainings come to there."""
+
+    recorded: tuple[float, ...]
+    places: tuple[float, ...]
+    mean_log_excess: tuple[float, ...]
+
+    @classmethod
+    def of(cls, table: Table) -> "Lengths":
+        """From the record: the less a look tells of the next one, on another seed and seeds' luck taken out, the
+        farther they are apart."""
+        lengths = sorted({sighting.length for sighting in table.sightings})
+        seen = {(s.policy, s.seed, s.length): math.log(max(s.distance - table.floor, 1.0)) for s in table.sightings}
+        one, two = sorted({s.seed for s in table.sightings})
+        looks_LSP = torch.tensor(
+            [[[seen[p, s, length] for p in table.policies] for s in (one, two)] for length in lengths]
+        )
+        across_LL = torch.corrcoef(looks_LSP.transpose(0, 1).flatten(0, 1))[: len(lengths), len(lengths) :]
+        own_L = across_LL.diagonal()
+        shared_LL = (across_LL + across_LL.T) / 2 / (own_L[:, None] * own_L[None, :]).sqrt()
+        places = [0.0]
+        for i in range(len(lengths) - 1):
+            places.append(places[-1] - math.log2(float(shared_LL[i, i + 1].clamp(0.1, _MOST_SHARED))))
+        return cls(
+            tuple(lengths), tuple(place - places[-1] for place in places), tuple(looks_LSP.mean((1, 2)).tolist())
+        )
+
+    def place(self, length: float) -> float:
+        """0 at the end of a trial, less before; between recorded lengths as their logarithms lie."""
+        return self._between(length, self.places)
+
+    def trend(self, length: float) -> float:
+        """Log excess of all on the average."""
+        return self._between(length, self.mean_log_excess)
+
+    def _between(self, length: float, values: tuple[float, ...]) -> float:
+        return float(np.interp(math.log(length), [math.log(recorded) for recorded in self.recorded], values))
+
+
 @functools.cache
-def fitted() -> tuple[Table, Belief]:
-    """The table, and what it leads to expect: the surrogate."""
+def fitted() -> tuple[Table, Lengths, Belief]:
+    """The table, its lengths, and what it leads to expect of the differences from the trend: the surrogate."""
     table = Table.load()
-    return table, Belief(table.sightings, floor=table.floor)
+    lengths = Lengths.of(table)
+    differences = [
+        replace(
+            sighting,
+            length=2 ** lengths.place(sighting.length),
+            distance=max(sighting.distance - table.floor, 1.0) / math.exp(lengths.trend(sighting.length)),
+        )
+        for sighting in table.sightings
+    ]
+    return table, lengths, Belief(differences, floor=0.0)
 
 
 class Landscape:
     """One world that agrees with the record; equal for equal numbers. `free`: one that does not know the record."""
 
     def __init__(self, number: int, *, free: bool = False) -> None:
-        table, belief = fitted()
+        table, lengths, belief = fitted()
         self.floor = table.floor
         self._number = number
         self._sizes = belief.sizes
         generator = torch.Generator().manual_seed(number)
-        lengths = sorted({*LENGTHS, *(round(sighting.length, 4) for sighting in table.sightings)})
-        self._log2_lengths_L = torch.tensor(lengths, dtype=torch.float64).log2()
-        doublings_LL = (self._log2_lengths_L[:, None] - self._log2_lengths_L[None, :]).abs()
-        self._policy_factor_LL = torch.linalg.cholesky(self._sizes["policy_memory"] ** doublings_LL)
-        self._trial_factor_LL = torch.linalg.cholesky(self._sizes["trial_memory"] ** doublings_LL)
+        self._lengths = sorted({*LENGTHS, *lengths.recorded})
+        places_L = torch.tensor([lengths.place(length) for length in self._lengths], dtype=torch.float64)
+        self._placed = [2 ** float(place) for place in places_L]
+        apart_LL = (places_L[:, None] - places_L[None, :]).abs()
+        self._policy_factor_LL = _factor(self._sizes["policy_memory"] ** apart_LL)
+        self._trial_factor_LL = _factor(self._sizes["trial_memory"] ** apart_LL)
         self._waves_FW = _normal(len(FEATURES), _NUM_WAVES, generator=generator) / self._sizes["reach_F"][:, None]
         self._phases_W = 2 * math.pi * torch.rand(_NUM_WAVES, generator=generator, dtype=torch.float64)
-        self._weights_WL = _normal(_NUM_WAVES, len(lengths), generator=generator) @ self._policy_factor_LL.T
-        self._ops_OL = _normal(len(op_names()), len(lengths), generator=generator) @ self._policy_factor_LL.T
-        self._lengths = lengths
+        self._weights_WL = _normal(_NUM_WAVES, len(self._lengths), generator=generator) @ self._policy_factor_LL.T
+        self._ops_OL = _normal(len(op_names()), len(self._lengths), generator=generator) @ self._policy_factor_LL.T
         self._effects: dict[str, Tensor] = {}
-        self._known = Places.of([s.policy for s in table.sightings], lengths=[s.length for s in table.sightings])
-        # The power law that all have in common is taken as it is: it changes no order.
-        seen_N = torch.tensor([s.distance - table.floor for s in table.sightings], dtype=torch.float64).log()
-        slope = _slope(self._known.log2_length_N, seen_N)
-        self._trend_L = seen_N.mean() + slope * (self._log2_lengths_L - self._known.log2_length_N.mean())
+        # What all have in common is taken as it is: it changes no order.
+        self._trend_L = torch.tensor([lengths.trend(length) for length in self._lengths], dtype=torch.float64)
         self._correction_N: Tensor | None = None
+        sightings = table.sightings
+        placed = [2 ** lengths.place(s.length) for s in sightings]
+        self._known = Places.of([s.policy for s in sightings], lengths=placed)
         if not free:
-            seeds_N = torch.tensor([s.seed for s in table.sightings])
-            luck_NN = luck_covariance(self._known, seeds_N=seeds_N, sizes=self._sizes)
+            seen_N = torch.tensor([max(s.distance - table.floor, 1.0) for s in sightings], dtype=torch.float64).log()
+            luck_NN = luck_covariance(self._known, seeds_N=torch.tensor([s.seed for s in sightings]), sizes=self._sizes)
             covariance_NN = policy_covariance(self._known, self._known, sizes=self._sizes) + luck_NN
-            drawn_N = torch.stack([self._prior(s.policy)[self._index(s.length)] for s in table.sightings])
+            drawn_N = torch.stack([self._prior(s.policy)[self._index(s.length)] for s in sightings])
             drawn_N += torch.linalg.cholesky(luck_NN) @ _normal(len(seen_N), generator=generator)
-            trend_N = torch.stack([self._trend_L[self._index(s.length)] for s in table.sightings])
+            trend_N = torch.stack([self._trend_L[self._index(s.length)] for s in sightings])
             self._correction_N = torch.linalg.solve(covariance_NN, seen_N - trend_N - drawn_N)
 
     def log_excess(self, policy: Policy, *, length: float = 1.0) -> float:
@@ -125,7 +181,7 @@ class Landscape:
         if policy.digest not in self._effects:
             effect_L = self._trend_L + self._prior(policy)
             if self._correction_N is not None:
-                asked = Places.of([policy] * len(self._lengths), lengths=self._lengths)
+                asked = Places.of([policy] * len(self._lengths), lengths=self._placed)
                 effect_L = effect_L + policy_covariance(asked, self._known, sizes=self._sizes) @ self._correction_N
             self._effects[policy.digest] = effect_L
         return self._effects[policy.digest]
@@ -170,10 +226,8 @@ class Mixed:
         return self.floor + math.exp(self.log_excess(policy, length=length) + luck)
 
 
-def _slope(x_N: Tensor, y_N: Tensor) -> Tensor:
-    """Of the least-squares line."""
-    centred_N = x_N - x_N.mean()
-    return (centred_N @ y_N) / (centred_N @ centred_N)
+def _factor(covariance_LL: Tensor) -> Tensor:
+    return torch.linalg.cholesky(covariance_LL + 1e-9 * torch.eye(len(covariance_LL), dtype=torch.float64))
 
 
 def _normal(*shape: int, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean, stdev
 from typing import Any
 
@@ -45,7 +46,7 @@ def compared(changes: Changes, ours: tuple[str, float], other: tuple[str, float]
 
 def main() -> None:
     changes = load()
-    table, belief = fitted()
+    table, lengths, belief = fitted()
     budgets = sorted(changes[OURS])
     means = {
         name: {budget: interval([row["change"] for row in changes[name][budget].values()]) for budget in changes[name]}
@@ -66,6 +67,7 @@ def main() -> None:
     result = {
         "num_policies": len(table.policies),
         "effects": belief.effects,
+        "lengths": asdict(lengths),
         "means": {name: {f"{b:g}": values for b, values in of.items()} for name, of in means.items()},
         "num_worlds": {name: len(next(iter(changes[name].values()))) for name in means},
         "comparisons": comparisons,
