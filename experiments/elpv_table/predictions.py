@@ -8,16 +8,14 @@ import math
 from pathlib import Path
 
 import torch
-from prescreen import profiles
+from prescreen import LATER, profiles
 from surrogate import SEEDS, correlation, load, sightings
 
 from autopv.search.belief import Belief
 
 HERE = Path(__file__).parent
-LATER = ("random-23", *(f"random-{number}" for number in range(36, 60)))
-"""Of the first three predictions (random-23 and random-36 had one seed each by then)."""
 LATEST = LATER[2:]
-"""Of the last one."""
+"""Of the last prediction: random-23 and random-36 had one seed each when the first three were written down."""
 BEST_WEIGHT = 0.08
 
 

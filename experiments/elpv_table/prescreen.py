@@ -5,6 +5,7 @@ Writes profiles.json (once; it needs no recorded curves) and prescreen.md.
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,6 +21,8 @@ HERE = Path(__file__).parent
 PROFILES = HERE / "profiles.json"
 RADIUS = 1
 TOP_SHARE = 0.2
+LATER = ("random-23", *(f"random-{number}" for number in range(36, 60)))
+"""Recorded after bounds and correlations had first been looked at."""
 MEASURES = {
     "farthest": "pixel distance of the farthest frame",
     "nearest": "pixel distance of the nearest frame",
@@ -60,6 +63,25 @@ def profiles() -> dict[str, dict[str, float]]:
     return known
 
 
+def _num_top(names: Sequence[str]) -> int:
+    return math.ceil(TOP_SHARE * len(names))
+
+
+def _screen(
+    measure: str,
+    known: Mapping[str, Mapping[str, float]],
+    *,
+    earlier: Sequence[str],
+    later: Sequence[str],
+    result: Mapping[str, float],
+) -> tuple[str, int, int]:
+    """How many of the later policies lie outside the range of the earlier ones' top fifth, and how many wrongly so."""
+    tops = [sorted(names, key=lambda name: result[name])[: _num_top(names)] for names in (earlier, later)]
+    allowed = [known[name][measure] for name in tops[0]]
+    rejected = [name for name in later if not min(allowed) <= known[name][measure] <= max(allowed)]
+    return measure, len(rejected), len(set(rejected) & set(tops[1]))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     known = profiles()
@@ -71,7 +93,7 @@ def main() -> None:
     }
     names = list(result)
     ranked = sorted(names, key=lambda name: result[name])
-    top = set(ranked[: math.ceil(TOP_SHARE * len(ranked))])
+    top = set(ranked[: _num_top(ranked)])
     rows: list[dict[str, Any]] = []
     for measure in MEASURES:
         values = {name: known[name][measure] for name in names}
@@ -86,6 +108,9 @@ def main() -> None:
                 "all": (min(values.values()), max(values.values())),
             }
         )
+    later = [name for name in names if name in LATER]
+    earlier = [name for name in names if name not in LATER]
+    screens = [_screen(measure, known, earlier=earlier, later=later, result=result) for measure in MEASURES]
     lines = [
         f"{len(names)} policies, mean of two seeds; the top fifth are {len(top)}. Correlation: Spearman's with the "
         "excess at the end, so below 0 more of the measure is better.",
@@ -98,6 +123,13 @@ def main() -> None:
             f"{row['below']} | {row['above']} |"
             for row in rows
         ),
+        "",
+        f"A screen: reject what lies outside the range of the top fifth of the first {len(earlier)} policies. Among "
+        f"the {len(later)} policies recorded after these (their top fifth: {_num_top(later)}):",
+        "",
+        "| measure | rejected | of these in the top fifth |",
+        "|---|---|---|",
+        *(f"| {MEASURES[measure]} | {rejected} | {wrongly} |" for measure, rejected, wrongly in screens),
         "",
     ]
     (HERE / "prescreen.md").write_text("\n".join(lines), encoding="utf-8")

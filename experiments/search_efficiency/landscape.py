@@ -189,15 +189,17 @@ class Landscape:
     def _prior(self, policy: Policy) -> Tensor:
         """The policy's effect at every length, as it might be if nothing had been recorded."""
         waves_W = (policy_features(policy) @ self._waves_FW + self._phases_W).cos() * math.sqrt(2 / _NUM_WAVES)
-        own_L = self._policy_factor_LL @ _normal(
-            len(self._lengths), generator=_chance(f"{self._number}/{policy.digest}")
-        )
-        alike = self._sizes["alike"]
+        own_L, alike = self.own_draw(policy), self._sizes["alike"]
         effect_L: Tensor = self._sizes["policy"] * (
             alike.sqrt() * (waves_W @ self._weights_WL) + (1 - alike).sqrt() * own_L
         )
         effect_L += self._sizes["op"] * op_doses(policy) @ self._ops_OL
         return effect_L
+
+    def own_draw(self, policy: Policy) -> Tensor:
+        """What is this policy's alone, at every length, of size 1."""
+        chance = _chance(f"{self._number}/{policy.digest}")
+        return self._policy_factor_LL @ _normal(len(self._lengths), generator=chance)
 
     def _index(self, length: float) -> int:
         return min(range(len(self._lengths)), key=lambda i: abs(self._lengths[i] - length))

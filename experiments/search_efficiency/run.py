@@ -23,6 +23,8 @@ BUDGETS = (10.0, 17.0, 20.0, 25.0, 33.0, 50.0, 67.0, 100.0, 200.0)
 REPETITIONS = 50
 SLOW = 20
 """Repetitions of samplers that take long to ask, and of what only explains."""
+FOREST = " in forests"
+"""What the searches are called that run in worlds made by random forests (forest.py)."""
 _SIMPLE = {"controls": False, "luckiest": True, "repeat_share": 0.0}
 
 Make = Callable[[int, World], Search]
@@ -50,6 +52,9 @@ SEARCHES: dict[str, tuple[Make, int]] = {
     "autopv without controls": (_autopv(controls=False), SLOW),
 }
 """Name -> how to make it for a seed and a world, and how often it is repeated."""
+IN_FORESTS = {
+    name + FOREST: SLOW for name in ("random", "Ray OptunaSearch + ASHA", "autopv", "autopv --sampler belief")
+}
 WARM_BUDGETS = (10.0, 20.0, 50.0)
 WARM = {"no warm start": None, "warm, likeness 1": 1.0, "warm, likeness 0.7": 0.7, "warm, unlike": 0.0}
 _SOURCE_BUDGET = 50.0
@@ -60,9 +65,16 @@ def one(task: tuple[str, int]) -> dict[str, Any]:
     name, number = task
     torch.set_num_threads(1)
     started_s = time.process_time()
-    world = Landscape(number)
-    rows = _warm(name, number, world) if name in WARM else _plain(name, number, world)
+    world = _forest(number) if name in IN_FORESTS else Landscape(number)
+    plain = name.removesuffix(FOREST)
+    rows = _warm(name, number, world) if name in WARM else _plain(plain, number, world)
     return {"search": name, "world": number, "rows": rows, "cpu_s": round(time.process_time() - started_s, 1)}
+
+
+def _forest(number: int) -> World:
+    from forest import ForestLandscape  # scikit-learn is no dependency of the project
+
+    return ForestLandscape(number)
 
 
 def _plain(name: str, number: int, world: World) -> list[dict[str, Any]]:
@@ -114,7 +126,7 @@ def main() -> None:
     done = set()
     if DELIVERIES.exists():
         done = {(line["search"], line["world"]) for line in map(json.loads, DELIVERIES.read_text().splitlines())}
-    counts = {name: count for name, (_, count) in SEARCHES.items()} | dict.fromkeys(WARM, REPETITIONS)
+    counts = {name: count for name, (_, count) in SEARCHES.items()} | IN_FORESTS | dict.fromkeys(WARM, REPETITIONS)
     wanted = [
         (name, number)
         for number in range(max(counts.values()))

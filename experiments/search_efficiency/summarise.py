@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from landscape import fitted
-from run import DELIVERIES, HERE, SEARCHES, WARM
+from run import DELIVERIES, FOREST, HERE, IN_FORESTS, SEARCHES, WARM
 from scipy.stats import t
 
 from autopv.search.environment import environment
@@ -44,19 +44,25 @@ def compared(changes: Changes, ours: tuple[str, float], other: tuple[str, float]
     return {"ours": ours, "other": other, "num_worlds": len(worlds), "difference": mean, "low": low, "high": high}
 
 
+def _pairs(budgets: Sequence[float], *, where: str) -> list[tuple[tuple[str, float], tuple[str, float]]]:
+    """What the aims compare: ours at half of the stock one's budget and a third of random's; and all at equal ones."""
+    ours, stock, chance = OURS + where, STOCK + where, RANDOM + where
+    pairs = [((ours, budget / 2), (stock, budget)) for budget in budgets if budget / 2 in budgets]
+    pairs += [((ours, round(budget / 3)), (chance, budget)) for budget in budgets if round(budget / 3) in budgets]
+    return pairs + [((ours, budget), (other, budget)) for other in (stock, chance) for budget in budgets]
+
+
 def main() -> None:
     changes = load()
     table, lengths, belief = fitted()
     budgets = sorted(changes[OURS])
     means = {
         name: {budget: interval([row["change"] for row in changes[name][budget].values()]) for budget in changes[name]}
-        for name in (*SEARCHES, *WARM)
+        for name in (*SEARCHES, *IN_FORESTS, *WARM)
         if name in changes
     }
-    pairs = [((OURS, budget / 2), (STOCK, budget)) for budget in budgets if budget / 2 in budgets]
-    pairs += [((OURS, round(budget / 3)), (RANDOM, budget)) for budget in budgets if round(budget / 3) in budgets]
-    pairs += [((OURS, budget), (other, budget)) for other in (STOCK, RANDOM) for budget in budgets]
-    comparisons = [compared(changes, *pair) for pair in pairs if pair[1][0] in changes]
+    pairs = [pair for where in ("", FOREST) for pair in _pairs(budgets, where=where)]
+    comparisons = [compared(changes, *pair) for pair in pairs if all(name in changes for name, _ in pair)]
     plain = "no warm start"
     warm = [
         compared(changes, (name, budget), (plain, budget))
