@@ -65,6 +65,13 @@ def strategy_flags(parser: argparse.ArgumentParser) -> None:
         help="of the trials, to run the most promising policies again on other seeds; 0: never",
     )
     parser.add_argument(
+        "--screen",
+        type=float,
+        default=0.8,
+        metavar="R2",
+        help="policies whose frames together leave less of the image than this (R^2) are not tried; 0: all are",
+    )
+    parser.add_argument(
         "--train-for",
         default="trial",
         metavar="T",

@@ -25,6 +25,7 @@ def search(arguments: argparse.Namespace) -> int:
         sampler=arguments.sampler,
         stopping=arguments.stopping,
         repeat_share=arguments.repeats,
+        screen=arguments.screen,
         train_for=arguments.train_for,
         warm_start=tuple(arguments.warm_start or ()),
         **_plan(arguments),

@@ -12,7 +12,7 @@ from autopv.report.preview import write_preview
 from autopv.search.conclusion import best_found, known_floor, trained_model
 from autopv.search.material import reload_material
 from autopv.search.run_folder import RunFolder
-from autopv.search.study import read_records
+from autopv.search.study_file import read_records
 from autopv.training.checkpoint import load_generator
 from autopv.training.measure import sample_images
 from autopv.verify.controls import IMAGE_ONLY

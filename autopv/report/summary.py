@@ -12,7 +12,7 @@ from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger
 from autopv.search.records import STATES
 from autopv.search.run_folder import RunFolder
-from autopv.search.study import read_records
+from autopv.search.study_file import num_rejected, read_records
 from autopv.verify.controls import IMAGE_ONLY
 
 # Beside excesses and intervals a seed's distance needs no digit after the point from here on.
@@ -96,6 +96,11 @@ def status_text(folder: RunFolder) -> str:
         ),
         f"Trials: {_trial_counts([{'state': record.state} for record in records])}; verification runs: {len(verified)}",
     ]
+    rejected = num_rejected(folder.study)
+    if rejected:
+        lines.append(
+            f"Not tried: {rejected} proposals, whose frames leave less than R^2 = {settings.screen:g} of the image"
+        )
     complete = sorted((r.distance, r.label, r.policy.describe()) for r in records if r.distance is not None)
     lines += [f"  {label:<16} {distance_text(distance):>9}  {policy}" for distance, label, policy in complete[:5]]
     if phase != "done":

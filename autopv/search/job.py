@@ -23,6 +23,7 @@ from autopv.search.planning import calibrate
 from autopv.search.ray_session import call_on_device, num_devices
 from autopv.search.request import SearchRequest, check_request, plan_request
 from autopv.search.run_folder import RunFolder, RunSettings
+from autopv.search.screen import Screen
 from autopv.search.sources import JobSource, SearchSource, VerificationSource
 from autopv.search.spending import SAFETY, Reserve, Speed, Spending
 from autopv.search.storage import storage_errors
@@ -91,6 +92,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         sampler=request.sampler,
         stopping=request.stopping,
         repeat_share=request.repeat_share,
+        screen=request.screen,
         given={name: policy.to_dict() for name, policy in given.policies.items()},
         warm_start=tuple(str(Path(source).resolve()) for source in request.warm_start),
         budget=str(request.budget),
@@ -204,6 +206,7 @@ def _run(
                 name: Policy.from_dict(policy, where=f"{folder.path}/run.json {name}")
                 for name, policy in settings.given.items()
             },
+            screen=_screen(settings, material=material),
         )
         if extension is not None:
             extend(extension, ledger=ledger, settings=settings, study=study, speed=speed, num_controls=len(controls))
@@ -219,6 +222,14 @@ def _run(
         events.emit("concluded", conclusion=verdict.conclusion, spent_s=round(ledger.spent_s(), 1))
     finally:
         ledger.close()
+
+
+def _screen(settings: RunSettings, *, material: Material) -> Screen | None:
+    """What looks at proposals before they are trained; None where nothing is asked of them."""
+    if settings.screen == 0:
+        return None
+    masks_NHW = material.masks("train")
+    return Screen(material.images("train"), masks_NHW=masks_NHW, seed=settings.seed, least=settings.screen)
 
 
 def _work(

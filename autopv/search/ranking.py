@@ -73,23 +73,24 @@ def worth_repeating(records: Sequence[TrialRecord], *, floor: float) -> TrialRec
     return min(hoped)[2] if hoped else None
 
 
-def promising_policy(
+def most_promising(
     records: Sequence[TrialRecord], candidates: Sequence[Policy], *, floor: float, seed: int
-) -> Policy | None:
-    """The candidate that is best in one world drawn from what is known; None without one, or before anything is known.
+) -> list[Policy]:
+    """The candidates, best first, in one world drawn from what is known; empty before anything is.
 
     Searches with many workers propose different ones, since each proposal has a draw of its own. Source: Thompson
     sampling (Russo et al., arXiv 1707.02038), of what candidates share with others: their own luck says nothing yet.
     """
     runs = _complete_runs(records)
     if not runs or not candidates:
-        return None
+        return []
     expectation = _belief(records, runs=runs, floor=floor).expect(candidates, shared=True)
     scatter_PP = expectation.covariance_PP
     rounding_P = torch.full((len(candidates),), 1e-6 * float(scatter_PP.diagonal().mean()), dtype=torch.float64)
     factor_PP = torch.linalg.cholesky(scatter_PP + rounding_P.diag())
     normal_P = torch.randn(len(candidates), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return candidates[int((expectation.mean_P + factor_PP @ normal_P).argmin())]
+    drawn_P = expectation.mean_P + factor_PP @ normal_P
+    return [candidates[i] for i in drawn_P.argsort().tolist()]
 
 
 def _complete_runs(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:

@@ -8,6 +8,7 @@ from autopv.search.budget import Budget
 from autopv.search.conclusion import NUM_SEARCHED_ARMS
 from autopv.search.planning import SearchPlan, plan_search
 from autopv.search.samplers import check_sampler
+from autopv.search.screen import LEAST_LEFT
 from autopv.search.spending import Speed
 from autopv.search.study import STOPPING
 from autopv.search.target import train_steps
@@ -28,6 +29,7 @@ class SearchRequest(Setup):
     """What the user asks of a search; None leaves the choice to autopv.
 
     batch_size, learning_rate, kl_weight, flips: of the training plan, as in `autopv train`.
+    screen: what a policy's frames must leave of the image to be tried, as R^2.
     train_for: the training that the policy is for: `trial`, a number of image-only steps, or device time.
     warm_start: policy files and run folders with policies to try first.
     """
@@ -38,6 +40,7 @@ class SearchRequest(Setup):
     sampler: str = "tpe"
     stopping: str = "halving"
     repeat_share: float = 0.25
+    screen: float = LEAST_LEFT
     train_for: str = "trial"
     warm_start: tuple[str, ...] = ()
     num_seeds: int = 3
@@ -69,6 +72,8 @@ def check_request(request: SearchRequest) -> None:
         raise InputError(f"unknown stopping {request.stopping!r}.{nearest(request.stopping, STOPPING)}")
     if not 0 <= request.repeat_share < 1:
         raise InputError(f"--repeats must be a share of the trials from 0 to below 1, got {request.repeat_share}")
+    if not 0 <= request.screen < 1:
+        raise InputError(f"--screen must be an R^2 from 0 (none) to below 1, got {request.screen}")
     _ = request.training
     train_steps(request.train_for, device=request.budget.device, step_s=1.0)
 

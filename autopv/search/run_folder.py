@@ -20,8 +20,8 @@ class RunSettings:
     data_digest and splits_digest: what images and splits must still be when the job is resumed.
     trial_flops: training FLOPs of one full trial and of one verification run.
     sampler: who proposes policies (one of samplers.SAMPLERS). stopping: of trials half way (one of study.STOPPING).
-    repeat_share: of the proposals, to run promising policies again. given: policies to try first, by name; warm_start:
-    the files and runs that they came from.
+    repeat_share: of the proposals, to run promising policies again. screen: what a policy's frames must leave of the
+    image to be tried, as R^2. given: policies to try first, by name; warm_start: the files and runs they came from.
     train_steps: length of the training that the search is for, in image-only steps; None for that of a trial.
     rungs: shares of trial_flops at which a trial is measured. training: the training plan as its own dict.
     budget, num_reserved: of the first launch; what extensions made of them stands in the ledger.
@@ -45,6 +45,7 @@ class RunSettings:
     sampler: str
     stopping: str
     repeat_share: float
+    screen: float
     given: Mapping[str, Mapping[str, Any]]
     warm_start: tuple[str, ...]
     budget: str

@@ -6,7 +6,6 @@ no parameters, and one trial without parameters would blind a relative sampler) 
 
 import functools
 import hashlib
-import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autopv.errors import RunFolderError
 from autopv.policy import Policy
 from autopv.search.mirror import MirroredStorage
-from autopv.search.ranking import promising_policy, worth_repeating
+from autopv.search.ranking import most_promising, worth_repeating
 from autopv.search.records import (
     NOT_WAITING,
     PERCENT,
@@ -30,11 +28,12 @@ from autopv.search.records import (
     trial_records,
 )
 from autopv.search.samplers import Samplers
+from autopv.search.screen import Screen
+from autopv.search.study_file import STUDIES, open_study_file
 from autopv.search.work import Look, Outcome, WorkItem
 from autopv.spaces import Space
 from autopv.verify.controls import Control
 
-_STUDIES = ("controls", "search")
 STOPPING = ("halving", "none", "top-k")
 """What becomes of a trial half way: the worse half of all is stopped there (at once, asynchronously), nobody is, or all
 are, and the best ones go on when the search has no more budget for new ones."""
@@ -45,6 +44,8 @@ _FIRST_STOP, _REDUCTION = 0.5, 2
 _REPEAT_FROM = 8
 # Random policies among which a belief chooses, the same ones throughout a search.
 _NUM_CANDIDATES = 500
+# So many proposals in a row are rejected at most: a space in which none leaves enough is searched as it is.
+_MOST_REJECTED = 20
 # What a trial that goes on with another one takes over from it.
 _KEPT = ("control", "given", "repeats", "promoted", "digest", "seed")
 
@@ -65,16 +66,17 @@ class SearchStudy:
         repeat_share: float = 0.0,
         floor: float = 0.0,
         given: Mapping[str, Policy] = MappingProxyType({}),
+        screen: Screen | None = None,
     ) -> None:
-        """stopping: one of STOPPING. given: policies to try first after the controls, by name.
+        """stopping: one of STOPPING. given: policies to try first after the controls, by name. screen: of proposals.
 
         repeat_share: of the proposals, to run the most promising policies again on other seeds. floor: of the metric.
         """
         self._space, self._seed, self._rungs = space, seed, tuple(rungs)
         self._stopping, self._repeat_share, self._floor = stopping, repeat_share, floor
-        self._sampler_name, self._samplers = sampler, Samplers(sampler)
+        self._sampler_name, self._samplers, self._screen = sampler, Samplers(sampler), screen
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = MirroredStorage(_open_storage(path))
+        storage = MirroredStorage(open_study_file(path))
         self._first_stop = min(rung for rung in self._rungs if rung >= _FIRST_STOP)
         pruner = optuna.pruners.SuccessiveHalvingPruner(
             min_resource=round(self._first_stop * PERCENT), reduction_factor=_REDUCTION
@@ -83,7 +85,7 @@ class SearchStudy:
             name: optuna.create_study(
                 storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=pruner
             )
-            for name in _STUDIES
+            for name in STUDIES
         }
         self._live: dict[str, optuna.trial.Trial] = {}
         self._enqueue(controls)
@@ -97,14 +99,19 @@ class SearchStudy:
     @property
     def num_trials(self) -> int:
         """Trials that were started, in whatever state they are now; one that another trial continues is not counted."""
-        num_started = sum(len(self._trials(name, states=NOT_WAITING)) for name in _STUDIES)
-        return num_started - len(continued_keys(self._studies, states=NOT_WAITING))
+        num_started = sum(len(self._trials(name, states=NOT_WAITING)) for name in STUDIES)
+        return num_started - self.num_rejected - len(continued_keys(self._studies, states=NOT_WAITING))
+
+    @property
+    def num_rejected(self) -> int:
+        """Proposals that the screen rejected; no trial ran them."""
+        return sum("rejected" in trial.user_attrs for trial in self._trials("search", states=(TrialState.FAIL,)))
 
     def interrupted(self) -> tuple[str, ...]:
         """Keys of trials that were started and did not finish, and are not being worked on now."""
         return tuple(
             key
-            for name in _STUDIES
+            for name in STUDIES
             for trial in self._trials(name, states=(TrialState.RUNNING,))
             if (key := trial_key(name, trial.number)) not in self._live
         )
@@ -115,28 +122,12 @@ class SearchStudy:
 
     def propose(self, *, flops: float, resume: str | None = None) -> WorkItem:
         """The next trial to run: the interrupted one named, else a control that still waits, else a new policy."""
-        if resume is not None:
-            name, number = resume.rsplit("-", 1)
-            study = self._studies[name]
-            trial = optuna.trial.Trial(study, self._frozen(name, int(number))._trial_id)
-        else:
-            waiting = self._waiting()
-            if waiting is None and self._repeat_due():
-                waiting = self._enqueue_repeat()
-            if waiting is None and self._sampler_name == "belief":
-                waiting = self._enqueue_promising()
-            waiting = waiting or "search"
-            name, study = waiting, self._studies[waiting]
-            study.sampler = self._sampler()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                trial = study.ask()
+        name, trial, policy = self._reopened(resume) if resume is not None else self._asked()
+        for _ in range(_MOST_REJECTED):
+            if not self._rejects(name, trial, policy):
+                break
+            name, trial, policy = self._asked()
         attributes = trial.user_attrs
-        if "policy" in attributes:
-            policy = Policy.from_dict(attributes["policy"], where=f"study.db {name} {trial.number}")
-        else:
-            policy = self._space.suggest(trial)
-            trial.set_user_attr("policy", policy.to_dict())
         if "seed" not in attributes:
             trial.set_user_attr("digest", policy.digest)
             trial.set_user_attr(
@@ -200,7 +191,7 @@ class SearchStudy:
     @property
     def num_promoted(self) -> int:
         """Trials that went on after they had been stopped."""
-        return sum("promoted" in trial.user_attrs for name in _STUDIES for trial in self._trials(name))
+        return sum("promoted" in trial.user_attrs for name in STUDIES for trial in self._trials(name))
 
     def give_up(self, key: str, *, failure: str, unpaid: bool = False) -> None:
         """Records an interrupted trial as failed, without running it; if only budget was missing, it can be revived."""
@@ -215,7 +206,7 @@ class SearchStudy:
         """
         continued = continued_keys(self._studies)
         revived = 0
-        for name in _STUDIES:
+        for name in STUDIES:
             for trial in self._trials(name, states=(TrialState.FAIL,)):
                 if not trial.user_attrs.get("unpaid") or trial_key(name, trial.number) in continued:
                     continue
@@ -229,7 +220,7 @@ class SearchStudy:
 
     def _enqueue(self, controls: Sequence[Control]) -> None:
         """Queues the controls that are not in the studies yet, each in the study that can express it."""
-        known = {trial.user_attrs.get("control") for name in _STUDIES for trial in self._trials(name)}
+        known = {trial.user_attrs.get("control") for name in STUDIES for trial in self._trials(name)}
         for control in controls:
             if control.name in known:
                 continue
@@ -237,10 +228,47 @@ class SearchStudy:
 
     def _enqueue_given(self, given: Mapping[str, Policy]) -> None:
         """Queues the given policies that are not in the studies yet, as trials like any other."""
-        known = {trial.user_attrs.get("given") for name in _STUDIES for trial in self._trials(name)}
+        known = {trial.user_attrs.get("given") for name in STUDIES for trial in self._trials(name)}
         for label, policy in given.items():
             if label not in known:
                 self._queue(policy, attributes={"given": label})
+
+    def _reopened(self, key: str) -> tuple[str, optuna.trial.Trial, Policy]:
+        """Study, trial and policy of an interrupted trial."""
+        name, number = key.rsplit("-", 1)
+        trial = optuna.trial.Trial(self._studies[name], self._frozen(name, int(number))._trial_id)
+        return name, trial, self._policy_of(name, trial)
+
+    def _asked(self) -> tuple[str, optuna.trial.Trial, Policy]:
+        """Study, trial and policy of what waits, of a repetition that is due, or of what the sampler proposes."""
+        waiting = self._waiting()
+        if waiting is None and self._repeat_due():
+            waiting = self._enqueue_repeat()
+        if waiting is None and self._sampler_name == "belief":
+            waiting = self._enqueue_promising()
+        name = waiting or "search"
+        study = self._studies[name]
+        study.sampler = self._sampler()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial = study.ask()
+        return name, trial, self._policy_of(name, trial)
+
+    def _policy_of(self, name: str, trial: optuna.trial.Trial) -> Policy:
+        """The policy that a trial runs; suggested now if it has none yet."""
+        if "policy" in trial.user_attrs:
+            return Policy.from_dict(trial.user_attrs["policy"], where=f"study.db {name} {trial.number}")
+        policy = self._space.suggest(trial)
+        trial.set_user_attr("policy", policy.to_dict())
+        return policy
+
+    def _rejects(self, name: str, trial: optuna.trial.Trial, policy: Policy) -> bool:
+        """Whether the screen ends a trial before it runs; only what a sampler proposed is asked."""
+        if self._screen is None or {*_KEPT, "continues"} & set(trial.user_attrs) or not self._screen.rejects(policy):
+            return False
+        trial.set_user_attr("rejected", self._screen.left(policy))
+        self._studies[name].tell(trial, state=TrialState.FAIL)
+        return True
 
     def _queue(self, policy: Policy, *, attributes: Mapping[str, Any]) -> None:
         """Queues a policy in the study that can express it."""
@@ -262,11 +290,16 @@ class SearchStudy:
 
     def _waiting(self) -> str | None:
         """The study in which a trial is queued."""
-        return next((name for name in _STUDIES if self._trials(name, states=(TrialState.WAITING,))), None)
+        return next((name for name in STUDIES if self._trials(name, states=(TrialState.WAITING,))), None)
 
     def _repeat_due(self) -> bool:
         """Whether a promising policy should be run again before the next one is proposed."""
-        searched = [trial for name in _STUDIES for trial in self._trials(name) if "control" not in trial.user_attrs]
+        searched = [
+            trial
+            for name in STUDIES
+            for trial in self._trials(name)
+            if not {"control", "rejected"} & set(trial.user_attrs)
+        ]
         num_complete = sum(trial.state == TrialState.COMPLETE for trial in searched)
         num_repeats = sum("repeats" in trial.user_attrs for trial in searched)
         return num_complete >= _REPEAT_FROM and num_repeats < self._repeat_share * (len(searched) - _REPEAT_FROM + 1)
@@ -288,7 +321,8 @@ class SearchStudy:
         tried = {record.policy.digest for record in records}
         candidates = [policy for digest, policy in self._candidates.items() if digest not in tried]
         number = len(self._trials("search"))
-        policy = promising_policy(records, candidates, floor=self._floor, seed=_mix("belief", self._seed, number))
+        ranked = most_promising(records, candidates, floor=self._floor, seed=_mix("belief", self._seed, number))
+        policy = next((one for one in ranked if self._screen is None or not self._screen.rejects(one)), None)
         if policy is None:
             return None
         self._queue(policy, attributes={})
@@ -305,7 +339,7 @@ class SearchStudy:
         continued = continued_keys(self._studies)
         return [
             (trial.intermediate_values[trial.last_step], name, trial.number)
-            for name in _STUDIES
+            for name in STUDIES
             for trial in self._trials(name, states=(TrialState.PRUNED,))
             if trial_key(name, trial.number) not in continued and trial.last_step is not None
         ]
@@ -332,7 +366,7 @@ class SearchStudy:
         """How many other trials ran this policy."""
         return sum(
             trial.user_attrs.get("digest") == digest and (name, trial.number) != but
-            for name in _STUDIES
+            for name in STUDIES
             for trial in self._trials(name, states=NOT_WAITING)
         )
 
@@ -343,18 +377,6 @@ class SearchStudy:
         return self._trials(name)[number]
 
 
-def read_records(path: Path) -> tuple[TrialRecord, ...]:
-    """Every trial of a study file that was started, without changing it; empty if there is no study yet."""
-    if not path.exists():
-        return ()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _open_storage(path)
-    names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
-    return trial_records(
-        {name: optuna.load_study(study_name=name, storage=storage) for name in _STUDIES if name in names}
-    )
-
-
 def trial_seed(seed: int, *, repeat: int) -> int:
     """The training seed of a search trial: the same for all policies, a fresh one for each repeat of a policy."""
     return _mix("trial", seed, repeat)
@@ -363,23 +385,3 @@ def trial_seed(seed: int, *, repeat: int) -> int:
 def _mix(purpose: str, *numbers: int) -> int:
     digest = hashlib.sha256(f"{purpose}/{numbers}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-def _open_storage(path: Path) -> optuna.storages.RDBStorage:
-    """SQLite in write-ahead mode: ten times as fast as the default, and safe when the process is killed."""
-    from sqlalchemy import event
-    from sqlalchemy.exc import SQLAlchemyError
-
-    def set_pragma(connection: Any, _: object) -> None:
-        connection.execute("pragma synchronous=normal")
-
-    try:
-        with sqlite3.connect(path) as connection:
-            connection.execute("pragma journal_mode=wal")
-        connection.close()
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-    except (sqlite3.Error, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise RunFolderError(f"The study {path} cannot be opened: {error}.") from error
-    event.listen(storage.engine, "connect", set_pragma)
-    storage.engine.dispose()
-    return storage

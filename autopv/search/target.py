@@ -11,7 +11,7 @@ from autopv.search.budget import Budget
 from autopv.search.conclusion import known_floor
 from autopv.search.ranking import expected_results
 from autopv.search.run_folder import RunFolder
-from autopv.search.study import read_records
+from autopv.search.study_file import read_records
 from autopv.spaces import Space
 
 MOST_GIVEN_SHARE = 0.1

@@ -19,7 +19,7 @@ from autopv.search.events import read_events
 from autopv.search.ledger import Ledger, VerificationResult
 from autopv.search.records import TrialRecord
 from autopv.search.run_folder import RunFolder
-from autopv.search.study import read_records
+from autopv.search.study_file import read_records
 
 # In the short form shares mean nothing, and the machine may be busy with other tests.
 _SHORT_OVERSHOOT_S = 5.0

@@ -194,6 +194,7 @@ class _Run:
             sampler="tpe",
             stopping="halving",
             repeat_share=0.25,
+            screen=0.8,
             given={},
             warm_start=(),
             budget=recipe.budget,

@@ -9,7 +9,7 @@ from made_runs import Recipe, RunMaker, write_ramps
 from autopv.policy import Policy
 from autopv.report.summary import summary_text
 from autopv.search.run_folder import RunFolder
-from autopv.search.study import read_records
+from autopv.search.study_file import read_records
 from autopv.search.target import given_policies
 
 pytestmark = pytest.mark.slow

@@ -45,6 +45,7 @@ def settings(budget: str = "1cpu-h", *, num_seeds: int = 3) -> RunSettings:
         sampler="tpe",
         stopping="halving",
         repeat_share=0.25,
+        screen=0.8,
         given={},
         warm_start=(),
         budget=budget,

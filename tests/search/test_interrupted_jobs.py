@@ -13,7 +13,7 @@ import pytest
 from launching import RunCli, cli_command, result_of, search
 
 from autopv.search.events import read_events
-from autopv.search.study import read_records
+from autopv.search.study_file import read_records
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from autopv.cli import main
 from autopv.evaluation.model_source import find_model
 from autopv.policy import Policy
 from autopv.search.events import read_events
-from autopv.search.study import read_records
+from autopv.search.study_file import read_records
 
 pytestmark = pytest.mark.slow
 

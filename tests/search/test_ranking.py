@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from autopv.policy import Policy
 from autopv.search.conclusion import best_found, choose_arms
-from autopv.search.ranking import expected_results, promising_policy, worth_repeating
+from autopv.search.ranking import expected_results, most_promising, worth_repeating
 from autopv.search.records import TrialRecord
 from autopv.spaces import Space
 from autopv.verify.controls import IMAGE_ONLY
@@ -108,13 +108,13 @@ def test_a_candidate_like_the_good_ones_is_proposed_and_another_one_each_time() 
     records = [record(i, 600.0 + 40 * (5 * i % 8), policy=policy) for i, policy in enumerate(noise[:8])]
     records += [record(20 + i, 1200.0 + 40 * (5 * i % 8), policy=policy) for i, policy in enumerate(erase[:8])]
     candidates = [*noise[8:], *erase[8:]]
-    chosen = [promising_policy(records, candidates, floor=FLOOR, seed=seed) for seed in range(20)]
+    chosen = [most_promising(records, candidates, floor=FLOOR, seed=seed)[0] for seed in range(20)]
     assert all(policy in noise for policy in chosen)
     others = [SPACE.random_policy(seed) for seed in range(40)]
-    drawn = [promising_policy(records, others, floor=FLOOR, seed=seed) for seed in range(10)]
-    assert len({policy.digest for policy in drawn if policy is not None}) > 1, "workers get different ones"
-    assert chosen[0] == promising_policy(records, candidates, floor=FLOOR, seed=0)
-    assert promising_policy([], candidates, floor=FLOOR, seed=0) is None
+    drawn = [most_promising(records, others, floor=FLOOR, seed=seed)[0] for seed in range(10)]
+    assert len({policy.digest for policy in drawn}) > 1, "workers get different ones"
+    assert chosen[0] == most_promising(records, candidates, floor=FLOOR, seed=0)[0]
+    assert most_promising([], candidates, floor=FLOOR, seed=0) == []
 
 
 def test_trials_that_were_stopped_speak_for_policies_like_theirs() -> None:
@@ -133,5 +133,6 @@ def test_trials_that_were_stopped_speak_for_policies_like_theirs() -> None:
         ops = ("gaussian_noise sigma", "erase area")
         bad = [stopped(one(ops[harmful], 0.1 + 0.05 * i), 20 + i, distance=2600.0 + i) for i in range(8)]
         good = [stopped(one(ops[harmless], 0.1 + 0.05 * i), 40 + i, distance=1240.0 + i) for i in range(8)]
-        chosen = [promising_policy([*records, *bad, *good], candidates, floor=FLOOR, seed=seed) for seed in range(10)]
+        seen = [*records, *bad, *good]
+        chosen = [most_promising(seen, candidates, floor=FLOOR, seed=seed)[0] for seed in range(10)]
         assert chosen == [candidates[harmless]] * 10

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from autopv.policy import Policy
-from autopv.search.study import SearchStudy, read_records, trial_seed
+from autopv.search.study import SearchStudy, trial_seed
+from autopv.search.study_file import read_records
 from autopv.search.work import Look, Outcome, WorkItem
 from autopv.spaces import Space
 from autopv.verify.controls import IMAGE_ONLY, default_controls, random_controls

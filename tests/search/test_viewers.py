@@ -21,7 +21,7 @@ from autopv.report.numbers import distance_text
 from autopv.search.board import FOLDER, JOB
 from autopv.search.events import read_events
 from autopv.search.records import TrialRecord
-from autopv.search.study import read_records
+from autopv.search.study_file import read_records
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,7 @@ from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger, VerificationResult
 from autopv.search.records import TrialRecord
 from autopv.search.run_folder import RunFolder, RunSettings
-from autopv.search.study import read_records
+from autopv.search.study_file import num_rejected, read_records
 from autopv.verify.blocks import Arm
 from autopv.verify.controls import IMAGE_ONLY
 
@@ -35,8 +35,9 @@ class Facts:
     """A run as it stood when it was read.
 
     budget: with all that was added to it. phase: `search`, `verify` or `done`. at_work: whether a driver gave a sign of
-    life just now; last_sign_s: when the last one was. by_phase_s and use_s: device-seconds. floors: split -> floor, as
-    far as known. result: result.json of a run that is done; None while there is anything left to do.
+    life just now; last_sign_s: when the last one was. num_rejected: proposals that the screen kept from being tried.
+    by_phase_s and use_s: device-seconds. floors: split -> floor, as far as known. result: result.json of a run that is
+    done; None while there is anything left to do.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Facts:
     at_work: bool
     last_sign_s: float | None
     records: Sequence[TrialRecord]
+    num_rejected: int
     arms: Sequence[Arm]
     verification: Sequence[VerificationResult]
     spent_s: float
@@ -96,7 +98,7 @@ def read_facts(folder: RunFolder) -> Facts:
         in_use = _is_alive(folder)
         _copy_database(folder.study, study, in_use=in_use)
         _copy_database(folder.ledger, ledger_file, in_use=in_use)
-        records = read_records(study)
+        records, rejected = read_records(study), num_rejected(study)
         if ledger_file.exists():
             beat_s = _last_beat_s(ledger_file)
             with closing(Ledger(ledger_file, read_only=True)) as ledger:
@@ -119,6 +121,7 @@ def read_facts(folder: RunFolder) -> Facts:
         at_work=phase != "done" and _is_at_work(folder, last_sign_s=max(signs, default=0.0), holds=beat_s is not None),
         last_sign_s=max(signs, default=None),
         records=records,
+        num_rejected=rejected,
         arms=arms,
         verification=verification,
         spent_s=spent_s,

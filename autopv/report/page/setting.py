@@ -33,6 +33,7 @@ def setting_values(facts: Facts) -> dict[str, Any]:
         ("Model", f"{settings.model}, preset {settings.preset}"),
         ("Search space", f"{settings.space} ({settings.space_digest[:12]})"),
         ("Sampler", f"{settings.sampler}, stopping {settings.stopping}, {settings.repeat_share:.0%} repeats"),
+        ("Screen", _screen_words(facts)),
         (
             "Length of a training",
             f"the compute of {settings.trial_steps} image-only steps, {settings.trial_flops:.3g} FLOPs",
@@ -66,6 +67,15 @@ def data_flags(facts: Facts) -> Sequence[object]:
     )
 
 
+def _screen_words(facts: Facts) -> str:
+    if facts.settings.screen == 0:
+        return "none: every proposed policy was tried"
+    return (
+        f"{facts.num_rejected} proposed policies were not tried, since their frames leave less of the image than "
+        f"R^2 = {facts.settings.screen:g}"
+    )
+
+
 def metric_words(metric: Mapping[str, Any]) -> str:
     """A metric with all that its numbers depend on."""
     return f"{metric['name']} at {metric['input_size_px']} px, n = {metric['num_images']}"
@@ -79,6 +89,7 @@ def _commands(facts: Facts) -> list[tuple[str, str]]:
         *("--seeds", settings.num_seeds, "--workers", settings.num_workers, "--trial-steps", settings.trial_steps),
         *("--trials-per-gpu", settings.trials_per_gpu if settings.trials_per_gpu > 1 else None),
         *("--sampler", settings.sampler, "--stopping", settings.stopping, "--repeats", settings.repeat_share),
+        *("--screen", settings.screen),
         *("--train-for", settings.train_steps),
         *(("--warm-start", *settings.warm_start) if settings.warm_start else ()),
         *_plan_flags(settings.training, model=settings.model),
