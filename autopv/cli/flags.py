@@ -29,7 +29,7 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
 
 def model_flags(parser: argparse.ArgumentParser) -> None:
     """What is trained, and what it is measured by."""
-    parser.add_argument("--model", default="hvae", metavar="M", help="generator family: hvae, or diffusion")
+    parser.add_argument("--model", default="hvae", metavar="M", help="generator family: hvae, diffusion or refine")
     parser.add_argument("--preset", default="tiny", metavar="P", help="size of the model: tiny, small or base")
     parser.add_argument(
         "--metric",

@@ -265,6 +265,7 @@ def _family(name: str) -> type[VideoGenerator]:
 def _families() -> dict[str, type[VideoGenerator]]:
     # Imported here, not above: the shipped families import this module to register themselves.
     import autopv.models.diffusion
-    import autopv.models.hvae  # noqa: F401
+    import autopv.models.hvae
+    import autopv.models.refine  # noqa: F401
 
     return _FAMILIES

@@ -4,12 +4,12 @@ Levels z_1..z_L run from coarse to fine. Frame t is predicted from the state aft
 corrupted frames supervise intermediate states and the image costs the same to sample whatever T is. The posterior
 sees all frames.
 
-Source: Chen et al., arXiv 2410.20158 (the pseudo-video idea); Child, arXiv 2011.10650 (VDVAE: top-down blocks without
-normalisation, shared between prior and posterior); Vahdat and Kautz, arXiv 2007.03898, eq. 4 (posterior relative to the
-prior). Different here: the likelihood is a Gaussian of one learned scale by default, the last frame's, to which the
-other frames are held (see `Hvae.loss_terms`); VDVAE's mixture of logistics can be had instead.
+Source: Chen et al., arXiv 2410.20158 (the pseudo-video idea); Child, arXiv 2011.10650 (VDVAE), of which ladder.py
+holds the parts. Different here: the likelihood is a Gaussian of one learned scale by default, the last frame's, to
+which the other frames are held (see `Hvae.loss_terms`); VDVAE's mixture of logistics can be had instead.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,22 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autopv.models.base import VideoGenerator, register_model
+from autopv.models.ladder import (
+    Head,
+    Level,
+    Stage,
+    change_width,
+    encode,
+    encoder_parts,
+    placed_flops,
+    rise,
+    split_latents,
+)
 from autopv.models.likelihood import build_likelihood
-
-# Log scales of prior and posterior stay in here: exp() of them neither overflows nor vanishes in float32.
-LOG_SCALE_RANGE = (-6.0, 3.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """Everything at one resolution (`side` features squared): channel counts and how many blocks and levels."""
-
-    side: int
-    width: int
-    inner: int
-    num_levels: int
-    encoder_blocks: int = 1
-    latent_channels: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,86 +85,6 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-class Mix(nn.Linear):
-    """A 1x1 convolution as a matrix product over channels-last memory: half its price at 4x4 features and below."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
-
-
-class Block(nn.Module):
-    """x + a bottleneck of 1x1, 3x3, 1x1 convolutions: the 3x3 runs on the few inner channels."""
-
-    def __init__(self, stage: Stage, *, depth: int) -> None:
-        super().__init__()
-        kernel = 3 if stage.side > 1 else 1
-        self.enter = Mix(stage.width, stage.inner)
-        self.mix = nn.Conv2d(stage.inner, stage.inner, kernel, padding=kernel // 2)
-        self.leave = Mix(stage.inner, stage.width)
-        # VDVAE's scaling: the sum over `depth` residual branches starts with the variance of one.
-        with torch.no_grad():
-            self.leave.weight.mul_(depth**-0.5)
-            self.leave.bias.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.mix(F.silu(self.enter(F.silu(x))))
-        out: Tensor = x + self.leave(F.silu(h))
-        return out
-
-
-class Level(nn.Module):
-    """One stochastic level: prior from the state, posterior from state and encoder features, then a block."""
-
-    def __init__(self, stage: Stage, *, depth: int) -> None:
-        super().__init__()
-        kernel = 3 if stage.side > 1 else 1
-        zc = stage.latent_channels
-        self.prior = Mix(stage.width, 2 * zc)
-        self.look_state = Mix(stage.width, stage.inner)
-        self.look_features = Mix(stage.width, stage.inner, bias=False)
-        self.posterior = nn.Conv2d(stage.inner, 2 * zc, kernel, padding=kernel // 2)
-        self.take = Mix(zc, stage.width)
-        self.block = Block(stage, depth=depth)
-        for conv in (self.prior, self.posterior):
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        with torch.no_grad():
-            self.take.weight.mul_(depth**-0.5)
-
-    def draw(self, state: Tensor, *, noise: Tensor) -> Tensor:
-        """The next state, with z from the prior."""
-        mean, log_scale = self.prior(state).chunk(2, 1)
-        z = torch.addcmul(mean, log_scale.clamp(*LOG_SCALE_RANGE).exp(), noise)
-        return self.block(state + self.take(z))  # type: ignore[no-any-return]
-
-    def infer(self, state: Tensor, features: Tensor, *, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The next state, with z from the posterior, and the summed KL to the prior.
-
-        With prior N(m, s) and posterior N(m + s d, s r), KL = (d^2 + r^2 - 1) / 2 - log r.
-        """
-        mean, log_scale = self.prior(state).chunk(2, 1)
-        hidden = F.silu(self.look_state(state) + self.look_features(features))
-        shift, log_ratio = self.posterior(hidden).chunk(2, 1)
-        log_ratio = log_ratio.clamp(*LOG_SCALE_RANGE)
-        ratio = log_ratio.exp()
-        kl = 0.5 * (shift.square() + ratio.square() - 1).sum() - log_ratio.sum()
-        z = torch.addcmul(mean, log_scale.clamp(*LOG_SCALE_RANGE).exp(), torch.addcmul(shift, ratio, noise))
-        return self.block(state + self.take(z)), kl
-
-
-class Head(nn.Module):
-    """A state at one resolution -> a frame at full size, each position painting its own patch."""
-
-    def __init__(self, stage: Stage, *, size_px: int, num_outputs: int) -> None:
-        super().__init__()
-        self.patch_px = size_px // stage.side
-        self.paint = Mix(stage.width, num_outputs * self.patch_px**2)
-
-    def forward(self, state: Tensor) -> Tensor:
-        frame: Tensor = F.pixel_shuffle(self.paint(F.silu(state)), self.patch_px)
-        return frame
-
-
 @register_model("hvae")
 class Hvae(VideoGenerator):
     """The hierarchical VAE; with `num_frames=1` the image VAE itself."""
@@ -186,16 +102,11 @@ class Hvae(VideoGenerator):
         self._latent_shapes = tuple((stage.latent_channels, stage.side, stage.side) for stage in plan)
         self.read_off = _read_off(num_frames, num_levels=len(plan), share=PRESETS[preset].frame_levels)
         self.likelihood = build_likelihood(PRESETS[preset].likelihood, channels=channels)
-        finest = self.stages[-1]
-        self.enter = nn.Conv2d(num_frames * channels * self.patch_px**2, finest.width, 3, padding=1)
-        encoder_depth = sum(s.encoder_blocks for s in self.stages)
-        self.encoder = nn.ModuleList(
-            nn.ModuleList(Block(stage, depth=encoder_depth) for _ in range(stage.encoder_blocks))
-            for stage in self.stages
+        self.enter, self.encoder, self.narrow = encoder_parts(
+            self.stages, num_inputs=num_frames * channels, patch_px=self.patch_px
         )
-        pairs = list(zip(self.stages[:-1], self.stages[1:], strict=True))
-        self.narrow = nn.ModuleList(_change_width(fine.width, coarse.width) for coarse, fine in pairs)
-        self.widen = nn.ModuleList(_change_width(coarse.width, fine.width) for coarse, fine in pairs)
+        pairs = itertools.pairwise(self.stages)
+        self.widen = nn.ModuleList(change_width(coarse.width, fine.width) for coarse, fine in pairs)
         self.start = nn.Parameter(torch.zeros(1, self.stages[0].width, self.stages[0].side, self.stages[0].side))
         self.levels = nn.ModuleList(Level(stage, depth=len(plan)) for stage in plan)
         outputs = [channels] * (num_frames - 1) + [self.likelihood.num_outputs]
@@ -296,21 +207,12 @@ class Hvae(VideoGenerator):
         placed += [(conv, stage.side) for conv, stage in zip(self.widen, stages[:-1], strict=True)]
         placed += [(level, stage.side) for level, stage in zip(self.levels, self.level_stages, strict=True)]
         placed += [(h, self.level_stages[i].side) for h, i in zip(self.heads, self.read_off, strict=True)]
-        # Each of these runs at one resolution, and a convolution costs a multiply-add per weight and position.
-        return float(sum(2 * _num_weights(module) * side**2 for module, side in placed))
+        return placed_flops(placed)
 
     def _encode(self, frames_BCHW: Tensor) -> list[Tensor]:
         """What the encoder sees at each stage, coarse to fine."""
-        h = self.enter(F.pixel_unshuffle(frames_BCHW, self.patch_px))
-        features: list[Tensor] = []
-        for i in reversed(range(len(self.stages))):
-            side = self.stages[i].side
-            if h.shape[-1] != side:
-                h = self.narrow[i](F.avg_pool2d(h, h.shape[-1] // side))
-            for block in self.encoder[i]:  # type: ignore[attr-defined]
-                h = block(h)
-            features.insert(0, h)
-        return features
+        patches = F.pixel_unshuffle(frames_BCHW, self.patch_px)
+        return encode(self.enter(patches), blocks=self.encoder, narrow=self.narrow, stages=self.stages)
 
     def _first_state(self, num_images: int) -> Tensor:
         return self.start.expand(num_images, -1, -1, -1)
@@ -321,12 +223,10 @@ class Hvae(VideoGenerator):
         side = self.stages[stage].side
         if state.shape[-1] == side:
             return state
-        return F.interpolate(self.widen[stage - 1](state), size=side, mode="nearest")
+        return rise(state, side=side, widen=self.widen[stage - 1])
 
     def _split_latents(self, latents: Tensor) -> list[Tensor]:
-        """The latents of every level, as maps."""
-        parts = torch.split(latents, [math.prod(shape) for shape in self._latent_shapes], 1)
-        return [part.view(-1, *shape) for part, shape in zip(parts, self._latent_shapes, strict=True)]
+        return split_latents(latents, shapes=self._latent_shapes)
 
 
 def _stages(preset: str, *, size_px: int) -> tuple[Stage, ...]:
@@ -340,11 +240,3 @@ def _read_off(num_frames: int, *, num_levels: int, share: float | None) -> tuple
     last = min(num_levels - 1, max(num_frames - 1, round(share * num_levels)))
     early = [round(t * last / (num_frames - 1)) - 1 for t in range(1, num_frames)]
     return (*early, num_levels - 1)
-
-
-def _change_width(before: int, after: int) -> nn.Module:
-    return nn.Identity() if before == after else Mix(before, after)
-
-
-def _num_weights(module: nn.Module) -> int:
-    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from autopv.models.base import build_model
-from autopv.models.hvae import LOG_SCALE_RANGE
+from autopv.models.ladder import LOG_SCALE_RANGE
 
 SIZE_PX = 8
 
