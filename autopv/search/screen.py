@@ -30,9 +30,10 @@ class Screen:
     def __init__(
         self, images_NCHW: Tensor, *, masks_NHW: Tensor | None = None, seed: int, least: float = LEAST_LEFT
     ) -> None:
-        # Twice as many: donors come from outside the sample.
-        self._images_NCHW = _shrunk(images_NCHW[: 2 * _NUM_IMAGES])
-        self._masks_NHW = None if masks_NHW is None else _shrunk(masks_NHW[: 2 * _NUM_IMAGES, None])[:, 0]
+        # Twice as many, from all over: donors come from outside the sample.
+        chosen = slice(None, None, max(1, len(images_NCHW) // (2 * _NUM_IMAGES)))
+        self._images_NCHW = _shrunk(images_NCHW[chosen])
+        self._masks_NHW = None if masks_NHW is None else _shrunk(masks_NHW[chosen][:, None])[:, 0]
         self._seed, self._least = seed, least
         self._left: dict[str, float | None] = {}
 
