@@ -52,6 +52,8 @@ SEARCHES: dict[str, tuple[Make, int]] = {
     "autopv without controls": (_autopv(controls=False), SLOW),
 }
 """Name -> how to make it for a seed and a world, and how often it is repeated."""
+EARLIER = ("autopv, TPE after 10 trials",)
+"""What was run with code that is no more: lines of deliveries.jsonl from before `samplers._TPE_STARTUP` was 30."""
 IN_FORESTS = {
     name + FOREST: SLOW for name in ("random", "Ray OptunaSearch + ASHA", "autopv", "autopv --sampler belief")
 }

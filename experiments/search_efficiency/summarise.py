@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from landscape import fitted
-from run import DELIVERIES, FOREST, HERE, IN_FORESTS, SEARCHES, WARM
+from run import DELIVERIES, EARLIER, FOREST, HERE, IN_FORESTS, SEARCHES, WARM
 from scipy.stats import t
 
 from autopv.search.environment import environment
@@ -58,7 +58,7 @@ def main() -> None:
     budgets = sorted(changes[OURS])
     means = {
         name: {budget: interval([row["change"] for row in changes[name][budget].values()]) for budget in changes[name]}
-        for name in (*SEARCHES, *IN_FORESTS, *WARM)
+        for name in (*SEARCHES, *EARLIER, *IN_FORESTS, *WARM)
         if name in changes
     }
     pairs = [pair for where in ("", FOREST) for pair in _pairs(budgets, where=where)]
