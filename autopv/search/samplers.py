@@ -24,8 +24,8 @@ SAMPLERS = ("tpe", "random", "gp", "evolution", "reinforce", "belief")
 _NUM_STARTUP = 10
 """Trials drawn at random before a sampler learns from them; Optuna's own default."""
 _TPE_STARTUP = 30
-"""There are many parameters, most of which one policy does not have: an estimator that began after 10 trials did worse at
-25 and 33 than random policies (experiments/search_efficiency)."""
+"""There are many parameters, most of which one policy does not have: an estimator that began after 10 trials did worse
+at 25 and 33 than random policies (experiments/search_efficiency)."""
 _POPULATION, _TOURNAMENT = 20, 5
 _MUTATIONS = 1.5
 """Parameters that change from parent to child, on average."""

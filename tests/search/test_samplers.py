@@ -51,7 +51,10 @@ def search(path: Path, sampler: str, *, num_trials: int, reopen: bool = False, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_an_interrupted_search_proposes_what_it_would_have(tmp_path: Path, sampler: str) -> None:
+def test_an_interrupted_search_proposes_what_it_would_have(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopv.search.samplers._TPE_STARTUP", 10)  # or only random policies would be compared
     through = search(tmp_path / "a.db", sampler, num_trials=18)
     assert search(tmp_path / "b.db", sampler, num_trials=18, reopen=True) == through
     assert len(set(through)) > 12
