@@ -124,11 +124,14 @@ class VideoGenerator(nn.Module, ABC):
         can be taken in parts.
         """
 
-    @abstractmethod
     def sample_last_frame(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
-        """New images_BCHW in [0, 1]; nothing is computed that the last frame does not need."""
+        """New images_BCHW in [0, 1]; nothing is computed that the last frame does not need.
+
+        Here the last of `sample_frames`, for families in which it needs all others.
+        """
+        return self.sample_frames(num_images, labels=labels, generator=generator, temperature=temperature)[:, -1]
 
     @abstractmethod
     def sample_frames(

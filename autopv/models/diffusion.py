@@ -222,17 +222,14 @@ class Diffusion(VideoGenerator):
         terms = {f"error_{t + 1}": error for t, error in enumerate(errors_T.unbind())}
         return (frame_weights_T * errors_T).sum(), terms
 
-    def sample_last_frame(
-        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
-    ) -> Tensor:
-        """New images_BCHW in [0, 1]; `temperature` scales the noise that sampling starts from and adds."""
-        return self.sample_frames(num_images, labels=labels, generator=generator, temperature=temperature)[:, -1]
-
     @torch.no_grad()
     def sample_frames(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
-        """All frames at once, by Heun's method with `sampling.num_steps` steps (EDM, algorithm 2)."""
+        """All frames at once, by Heun's method with `sampling.num_steps` steps (EDM, algorithm 2).
+
+        `temperature` scales the noise that sampling starts from and adds.
+        """
         self.check_unlabelled(labels)
         num_steps, churn = self.sampling.num_steps, self.sampling.churn
         shape = (num_images, self.num_frames * self.channels, self.size_px, self.size_px)

@@ -27,6 +27,7 @@ from autopv.models.ladder import (
     change_width,
     encode,
     encoder_parts,
+    fitting_stages,
     placed_flops,
     rise,
     split_latents,
@@ -230,7 +231,7 @@ class Hvae(VideoGenerator):
 
 
 def _stages(preset: str, *, size_px: int) -> tuple[Stage, ...]:
-    return tuple(stage for stage in PRESETS[preset].stages if stage.side <= size_px // PRESETS[preset].patch_px)
+    return fitting_stages(PRESETS[preset].stages, size_px=size_px, patch_px=PRESETS[preset].patch_px)
 
 
 def _read_off(num_frames: int, *, num_levels: int, share: float | None) -> tuple[int, ...]:

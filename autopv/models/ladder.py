@@ -29,6 +29,11 @@ class Stage:
     latent_channels: int = 8
 
 
+def fitting_stages(stages: Sequence[Stage], *, size_px: int, patch_px: int) -> tuple[Stage, ...]:
+    """Those that an image of this size has."""
+    return tuple(stage for stage in stages if stage.side <= size_px // patch_px)
+
+
 class Mix(nn.Linear):
     """A 1x1 convolution as a matrix product over channels-last memory: half its price at 4x4 features and below."""
 

@@ -24,7 +24,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autopv.models.base import VideoGenerator, register_model
-from autopv.models.ladder import Encoder, Head, Level, Stage, change_width, placed_flops, rise, split_latents
+from autopv.models.ladder import (
+    Encoder,
+    Head,
+    Level,
+    Stage,
+    change_width,
+    fitting_stages,
+    placed_flops,
+    rise,
+    split_latents,
+)
 from autopv.models.likelihood import build_likelihood
 
 
@@ -88,7 +98,7 @@ class Refine(VideoGenerator):
     def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int) -> None:
         super().__init__(preset=preset, size_px=size_px, channels=channels, num_frames=num_frames)
         patch_px = PRESETS[preset].patch_px
-        stages = tuple(stage for stage in PRESETS[preset].stages if stage.side <= size_px // patch_px)
+        stages = fitting_stages(PRESETS[preset].stages, size_px=size_px, patch_px=patch_px)
         plan = [stage for stage in stages for _ in range(stage.num_levels)]
         self.stages = stages
         self._stage_of_level = tuple(stages.index(stage) for stage in plan)
@@ -143,16 +153,11 @@ class Refine(VideoGenerator):
         terms = {"distortion": score, "rate": rate, "log_scale": log_scale}
         return total, terms | {f"mse_{t + 1}": error for t, error in enumerate(errors)}
 
-    def sample_last_frame(
-        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
-    ) -> Tensor:
-        """New images_BCHW in [0, 1], which take every step; `temperature` scales every prior's standard deviation."""
-        return self.sample_frames(num_images, labels=labels, generator=generator, temperature=temperature)[:, -1]
-
     @torch.no_grad()
     def sample_frames(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
+        """New videos, a pass for each frame; `temperature` scales every prior's standard deviation."""
         self.check_unlabelled(labels)
         canvas = torch.zeros(num_images, self.channels, self.size_px, self.size_px, device=self.device)
         frames = []
