@@ -35,6 +35,8 @@ _FIT_STEPS = 25
 # The sizes are fitted to at most so many looks, those at an even choice of policies: it takes the cube of them, many
 # times over. What is expected, given the sizes, goes by all looks.
 _MOST_FITTED = 200
+# Of the mean variance, added to each: what rounding takes from a covariance that is nearly singular.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +130,9 @@ class _Seen:
         """The Cholesky factor of the looks' covariance, and its inverse times what was seen."""
         places = self.places
         luck_NN = luck_covariance(places, seeds_N=self.seeds_N, sizes=sizes)
-        factor_NN = torch.linalg.cholesky(
-            common_covariance(places, places) + policy_covariance(places, places, sizes=sizes) + luck_NN
-        )
+        covariance_NN = common_covariance(places, places) + policy_covariance(places, places, sizes=sizes) + luck_NN
+        rounding_N = (_ROUNDING * covariance_NN.diagonal().mean()).expand(len(self.excess_N))
+        factor_NN = torch.linalg.cholesky(covariance_NN + rounding_N.diag())
         return factor_NN, torch.cholesky_solve(self.excess_N[:, None], factor_NN)[:, 0]
 
 

@@ -36,6 +36,8 @@ _REACH, _REACH_SPREAD = 1.4, 1.0
 # What is left of an effect after the training's length has doubled.
 _MEMORY = {"policy": 0.5, "trial": 0.7}
 _MEMORY_SPREAD = 1.0
+# The free numbers are taken within so many spreads of their medians: a search for the likeliest tries any.
+_MOST_SPREADS = 5.0
 # Of level and slope, which are to be learnt from the looks alone; of one measurement against its repetition.
 _WIDE, LOOK_SD = 10.0, 0.01
 
@@ -147,6 +149,8 @@ def spreads() -> Tensor:
 
 def sizes_of(free: Tensor) -> dict[str, Tensor]:
     """What the free numbers stand for."""
+    farthest = _MOST_SPREADS * spreads()
+    free = torch.clamp(free, typical() - farthest, typical() + farthest)
     policy, op, trial, seed, alike, policy_memory, trial_memory, *_ = free
     return {
         "policy": policy.exp(),

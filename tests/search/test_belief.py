@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from autopv.policy import Policy
+from autopv.search import belief as belief_module
 from autopv.search.belief import Belief, Sighting
-from autopv.search.effects import FEATURES, op_doses, policy_features
+from autopv.search.effects import FEATURES, op_doses, policy_features, sizes_of, typical
 from autopv.spaces import Space
 
 SPACE = Space.load("stage2_expressive")
@@ -168,3 +169,25 @@ def test_nothing_is_expected_of_nothing() -> None:
 def test_features_of_image_only_are_those_of_no_corruption() -> None:
     assert not policy_features(Policy.image_only()).any()
     assert all(policy_features(policy).any() for policy in policies(20))
+
+
+@pytest.mark.parametrize("step", [-1e3, -8.0, 8.0, 1e3])
+def test_whatever_sizes_a_fit_tries_can_be_solved(step: float) -> None:
+    """A line search steps far out; once that ended a search with a covariance that was not positive-definite."""
+    known = policies(70)
+    looks = [
+        sighting(policy, 6 + 0.001 * i, seed=seed, length=length)
+        for i, policy in enumerate(known)
+        for seed in (1, 2)
+        for length in (0.5, 1.0)
+    ]
+    excess_N = torch.tensor([math.log(look.distance - FLOOR) for look in looks], dtype=torch.float64)
+    seen = belief_module._Seen.of(looks, excess_N=excess_N - excess_N.mean())
+    for index in range(len(typical())):
+        free = typical()
+        free[index] += step
+        factor_NN, solved_N = seen.solve(sizes_of(free))
+        assert bool(torch.isfinite(factor_NN).all())
+        assert bool(torch.isfinite(solved_N).all())
+    _, solved_N = seen.solve(sizes_of(typical() + step))
+    assert bool(torch.isfinite(solved_N).all())
