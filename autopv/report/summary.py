@@ -12,7 +12,7 @@ from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger
 from autopv.search.records import STATES
 from autopv.search.run_folder import RunFolder
-from autopv.search.study_file import num_rejected, read_records
+from autopv.search.study_file import read_study
 from autopv.verify.controls import IMAGE_ONLY
 
 # Beside excesses and intervals a seed's distance needs no digit after the point from here on.
@@ -81,7 +81,7 @@ def status_text(folder: RunFolder) -> str:
         budget = current_budget(ledger, settings)
     finally:
         ledger.close()
-    records = read_records(folder.study)
+    records, rejected = read_study(folder.study)
     spent = sum(spent_s.values())
     names = {"search": "searching", "verify": "verifying", "done": "done"}
     lines = [
@@ -96,7 +96,6 @@ def status_text(folder: RunFolder) -> str:
         ),
         f"Trials: {_trial_counts([{'state': record.state} for record in records])}; verification runs: {len(verified)}",
     ]
-    rejected = num_rejected(folder.study)
     if rejected:
         lines.append(
             f"Not tried: {rejected} proposals, whose frames leave less than R^2 = {settings.screen:g} of the image"

@@ -35,8 +35,6 @@ _FIT_STEPS = 25
 # The sizes are fitted to at most so many looks, those at an even choice of policies: it takes the cube of them, many
 # times over. What is expected, given the sizes, goes by all looks.
 _MOST_FITTED = 200
-# Of the mean variance, added to each: what rounding takes from a covariance that is nearly singular.
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +57,11 @@ class Expectation:
     def deviations(self) -> Tensor:
         """Standard deviation of each mean."""
         return self.covariance_PP.diagonal().clamp_min(0).sqrt()
+
+    def draw(self, *, seed: int) -> Tensor:
+        """Log excess of each in one world that agrees with what is known."""
+        normal_P = torch.randn(len(self.mean_P), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return self.mean_P + cholesky_factor(self.covariance_PP, rounding=1e-6) @ normal_P
 
     def change(self, index: int, *, reference: int) -> tuple[float, float, float]:
         """The change of excess of one policy against another, as a share of the other's, with its 95% interval."""
@@ -131,8 +134,7 @@ class _Seen:
         places = self.places
         luck_NN = luck_covariance(places, seeds_N=self.seeds_N, sizes=sizes)
         covariance_NN = common_covariance(places, places) + policy_covariance(places, places, sizes=sizes) + luck_NN
-        rounding_N = (_ROUNDING * covariance_NN.diagonal().mean()).expand(len(self.excess_N))
-        factor_NN = torch.linalg.cholesky(covariance_NN + rounding_N.diag())
+        factor_NN = cholesky_factor(covariance_NN)
         return factor_NN, torch.cholesky_solve(self.excess_N[:, None], factor_NN)[:, 0]
 
 
@@ -160,6 +162,13 @@ def _even_choice(sightings: Sequence[Sighting]) -> list[int]:
     every = -(-len(sightings) // _MOST_FITTED)
     chosen = set(policies[::every])
     return [i for i, sighting in enumerate(sightings) if sighting.policy.digest in chosen]
+
+
+def cholesky_factor(covariance_NN: Tensor, *, rounding: float = 1e-9) -> Tensor:
+    """Of a covariance that may be nearly singular: `rounding`, as a share of the mean variance, is added to each."""
+    added_N = (rounding * covariance_NN.diagonal().mean()).expand(len(covariance_NN))
+    factor_NN: Tensor = torch.linalg.cholesky(covariance_NN + added_N.diag())
+    return factor_NN
 
 
 def _log_excess(distances: Sequence[float], *, floor: float) -> Tensor:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-
-import torch
+from typing import TypeVar
 
 from autopv.policy import Policy
 from autopv.search.belief import Belief, Sighting
 from autopv.search.records import TrialRecord
 from autopv.verify.controls import IMAGE_ONLY
+
+T = TypeVar("T")
 
 # A policy is worth another run if it is among the best, had it the luck of so many standard deviations: the more often
 # it was run, the less is left to hope for. In a simulation by hand, 1 to 2 were about equally good.
@@ -84,12 +85,7 @@ def most_promising(
     runs = _complete_runs(records)
     if not runs or not candidates:
         return []
-    expectation = _belief(records, runs=runs, floor=floor).expect(candidates, shared=True)
-    scatter_PP = expectation.covariance_PP
-    rounding_P = torch.full((len(candidates),), 1e-6 * float(scatter_PP.diagonal().mean()), dtype=torch.float64)
-    factor_PP = torch.linalg.cholesky(scatter_PP + rounding_P.diag())
-    normal_P = torch.randn(len(candidates), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    drawn_P = expectation.mean_P + factor_PP @ normal_P
+    drawn_P = _belief(records, runs=runs, floor=floor).expect(candidates, shared=True).draw(seed=seed)
     return [candidates[i] for i in drawn_P.argsort().tolist()]
 
 
@@ -105,8 +101,8 @@ def _complete_runs(records: Sequence[TrialRecord]) -> dict[str, list[TrialRecord
 def _belief(records: Sequence[TrialRecord], *, runs: dict[str, list[TrialRecord]], floor: float) -> Belief:
     kept = _representatives(runs)
     stopped = [record for record in records if record.looks and record.policy.digest not in runs]
-    every = max(1, -(-len(stopped) // (_MOST_POLICIES // 2)))
-    used = [record for record in records if record.looks and record.policy.digest in kept] + stopped[::every]
+    used = [record for record in records if record.looks and record.policy.digest in kept]
+    used += _even_choice(stopped, most=_MOST_POLICIES // 2)
     sightings = [
         Sighting(policy=record.policy, seed=record.seed, length=length, distance=distance)
         for record in used
@@ -119,7 +115,10 @@ def _representatives(runs: dict[str, list[TrialRecord]]) -> set[str]:
     """The digests of the policies that the effects are fitted to, image-only among them."""
     best_first = sorted(runs, key=lambda digest: fmean(run.distance or 0.0 for run in runs[digest]))
     half = _MOST_POLICIES // 2
-    rest = best_first[half:]
-    every = max(1, -(-len(rest) // half))
     image_only = [digest for digest, own in runs.items() if own[0].control == IMAGE_ONLY]
-    return {*best_first[:half], *rest[::every], *image_only}
+    return {*best_first[:half], *_even_choice(best_first[half:], most=half), *image_only}
+
+
+def _even_choice(items: Sequence[T], *, most: int) -> Sequence[T]:
+    """Every so many-th of them, at most so many."""
+    return items[:: max(1, -(-len(items) // most))]

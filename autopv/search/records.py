@@ -41,6 +41,21 @@ def trial_key(study: str, number: int) -> str:
     return f"{study}-{number:04d}"
 
 
+def split_key(key: str) -> tuple[str, int]:
+    """The study and the number of a trial, from what it is called."""
+    study, number = key.rsplit("-", 1)
+    return study, int(number)
+
+
+def num_rejected(studies: Mapping[str, optuna.Study]) -> int:
+    """Proposals of these studies that the screen kept from being tried."""
+    return sum(
+        "rejected" in trial.user_attrs
+        for study in studies.values()
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    )
+
+
 def trial_records(studies: Mapping[str, optuna.Study]) -> tuple[TrialRecord, ...]:
     """Every trial of these studies that was started; one that another continues is not listed."""
     states = {

@@ -23,6 +23,8 @@ from autopv.search.records import (
     PERCENT,
     TrialRecord,
     continued_keys,
+    num_rejected,
+    split_key,
     trial_key,
     trial_label,
     trial_records,
@@ -105,7 +107,7 @@ class SearchStudy:
     @property
     def num_rejected(self) -> int:
         """Proposals that the screen rejected; no trial ran them."""
-        return sum("rejected" in trial.user_attrs for trial in self._trials("search", states=(TrialState.FAIL,)))
+        return num_rejected(self._studies)
 
     def interrupted(self) -> tuple[str, ...]:
         """Keys of trials that were started and did not finish, and are not being worked on now."""
@@ -150,11 +152,11 @@ class SearchStudy:
     def judge(self, item: WorkItem, look: Look) -> bool:
         """Records a look; returns whether the trial goes on. Controls always do."""
         trial = self._live[item.key]
-        name, number = item.key.rsplit("-", 1)
+        name, number = split_key(item.key)
         step = round(look.fraction * PERCENT)
         decision = f"goes_on_from_{step}"
         if decision not in trial.user_attrs:  # else a look replayed after an interruption: what was decided stands
-            if step not in self._frozen(name, int(number)).intermediate_values:
+            if step not in self._frozen(name, number).intermediate_values:
                 trial.report(look.distance, step)
             last = look.fraction >= self._rungs[-1]
             trial.set_user_attr(decision, not last and not self._stops(trial, look))
@@ -163,7 +165,7 @@ class SearchStudy:
     def finish(self, item: WorkItem, outcome: Outcome) -> None:
         """Records how a trial ended."""
         trial = self._live.pop(item.key)
-        study = self._studies[item.key.rsplit("-", 1)[0]]
+        study = self._studies[split_key(item.key)[0]]
         if outcome.look is not None:
             trial.set_user_attr("steps", outcome.look.steps)
             trial.set_user_attr("flops", outcome.look.flops)
@@ -195,8 +197,7 @@ class SearchStudy:
 
     def give_up(self, key: str, *, failure: str, unpaid: bool = False) -> None:
         """Records an interrupted trial as failed, without running it; if only budget was missing, it can be revived."""
-        name, number = key.rsplit("-", 1)
-        trial = optuna.trial.Trial(self._studies[name], self._frozen(name, int(number))._trial_id)
+        name, trial = self._opened(key)
         self._fail(trial, self._studies[name], failure=failure, unpaid=unpaid)
 
     def revive_unpaid(self) -> int:
@@ -235,8 +236,7 @@ class SearchStudy:
 
     def _reopened(self, key: str) -> tuple[str, optuna.trial.Trial, Policy]:
         """Study, trial and policy of an interrupted trial."""
-        name, number = key.rsplit("-", 1)
-        trial = optuna.trial.Trial(self._studies[name], self._frozen(name, int(number))._trial_id)
+        name, trial = self._opened(key)
         return name, trial, self._policy_of(name, trial)
 
     def _asked(self) -> tuple[str, optuna.trial.Trial, Policy]:
@@ -309,8 +309,8 @@ class SearchStudy:
         record = worth_repeating(self.records(), floor=self._floor)
         if record is None:
             return None
-        name, number = record.key.rsplit("-", 1)
-        self._queue_again(name, self._frozen(name, int(number)), attributes={"repeats": record.key})
+        name, number = split_key(record.key)
+        self._queue_again(name, self._frozen(name, number), attributes={"repeats": record.key})
         return name
 
     def _enqueue_promising(self) -> str | None:
@@ -369,6 +369,11 @@ class SearchStudy:
             for name in STUDIES
             for trial in self._trials(name, states=NOT_WAITING)
         )
+
+    def _opened(self, key: str) -> tuple[str, optuna.trial.Trial]:
+        """Study and trial, to be told what became of it."""
+        name, number = split_key(key)
+        return name, optuna.trial.Trial(self._studies[name], self._frozen(name, number)._trial_id)
 
     def _trials(self, name: str, *, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         return self._studies[name].get_trials(deepcopy=False, states=states)

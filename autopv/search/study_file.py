@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 
 from autopv.errors import RunFolderError
-from autopv.search.records import TrialRecord, trial_records
+from autopv.search.records import TrialRecord, num_rejected, trial_records
 
 STUDIES = ("controls", "search")
 
@@ -32,18 +32,15 @@ def open_study_file(path: Path) -> optuna.storages.RDBStorage:
     return storage
 
 
-def num_rejected(path: Path) -> int:
-    """How many proposals in a study file the screen kept from being tried; 0 if there is no study yet."""
-    return sum(
-        "rejected" in trial.user_attrs
-        for study in _studies(path).values()
-        for trial in study.get_trials(deepcopy=False)
-    )
-
-
 def read_records(path: Path) -> tuple[TrialRecord, ...]:
     """Every trial of a study file that was started, without changing it; empty if there is no study yet."""
-    return trial_records(_studies(path))
+    return read_study(path)[0]
+
+
+def read_study(path: Path) -> tuple[tuple[TrialRecord, ...], int]:
+    """The same, and how many proposals the screen kept from being tried."""
+    studies = _studies(path)
+    return trial_records(studies), num_rejected(studies)
 
 
 def _studies(path: Path) -> dict[str, optuna.Study]:

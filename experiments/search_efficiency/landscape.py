@@ -25,7 +25,7 @@ from torch import Tensor
 
 from autopv.policy import Policy
 from autopv.policy.ops.base import op_names
-from autopv.search.belief import Belief, Sighting
+from autopv.search.belief import Belief, Sighting, cholesky_factor
 from autopv.search.effects import (
     FEATURES,
     LOOK_SD,
@@ -142,8 +142,8 @@ class Landscape:
         places_L = torch.tensor([lengths.place(length) for length in self._lengths], dtype=torch.float64)
         self._placed = [2 ** float(place) for place in places_L]
         apart_LL = (places_L[:, None] - places_L[None, :]).abs()
-        self._policy_factor_LL = _factor(self._sizes["policy_memory"] ** apart_LL)
-        self._trial_factor_LL = _factor(self._sizes["trial_memory"] ** apart_LL)
+        self._policy_factor_LL = cholesky_factor(self._sizes["policy_memory"] ** apart_LL)
+        self._trial_factor_LL = cholesky_factor(self._sizes["trial_memory"] ** apart_LL)
         self._waves_FW = _normal(len(FEATURES), _NUM_WAVES, generator=generator) / self._sizes["reach_F"][:, None]
         self._phases_W = 2 * math.pi * torch.rand(_NUM_WAVES, generator=generator, dtype=torch.float64)
         self._weights_WL = _normal(_NUM_WAVES, len(self._lengths), generator=generator) @ self._policy_factor_LL.T
@@ -226,10 +226,6 @@ class Mixed:
         luck = math.log(self._one.distance(policy, seed=seed, length=length) - self.floor)
         luck -= self._one.log_excess(policy, length=length)
         return self.floor + math.exp(self.log_excess(policy, length=length) + luck)
-
-
-def _factor(covariance_LL: Tensor) -> Tensor:
-    return torch.linalg.cholesky(covariance_LL + 1e-9 * torch.eye(len(covariance_LL), dtype=torch.float64))
 
 
 def _normal(*shape: int, generator: torch.Generator) -> Tensor:

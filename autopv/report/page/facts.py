@@ -21,7 +21,7 @@ from autopv.search.extension import current_budget
 from autopv.search.ledger import Ledger, VerificationResult
 from autopv.search.records import TrialRecord
 from autopv.search.run_folder import RunFolder, RunSettings
-from autopv.search.study_file import num_rejected, read_records
+from autopv.search.study_file import read_study
 from autopv.verify.blocks import Arm
 from autopv.verify.controls import IMAGE_ONLY
 
@@ -98,7 +98,7 @@ def read_facts(folder: RunFolder) -> Facts:
         in_use = _is_alive(folder)
         _copy_database(folder.study, study, in_use=in_use)
         _copy_database(folder.ledger, ledger_file, in_use=in_use)
-        records, rejected = read_records(study), num_rejected(study)
+        records, rejected = read_study(study)
         if ledger_file.exists():
             beat_s = _last_beat_s(ledger_file)
             with closing(Ledger(ledger_file, read_only=True)) as ledger:
