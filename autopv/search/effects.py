@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from autopv.policy import Policy
+from autopv.policy import Layer, Policy
 from autopv.policy.ops.base import op_names
 from autopv.policy.rules import MAX_FRAMES
 
@@ -99,11 +99,17 @@ def op_doses(policy: Policy) -> Tensor:
     policy = policy.canonical()
     doses = dict.fromkeys(op_names(), 0.0)
     for layer in policy.layers:
-        op = layer.definition
-        share = math.log(max(layer.magnitude, op.low) / op.low) / math.log(op.high / op.low)
+        share = magnitude_share(layer)
         levels = [layer.magnitude_at(frame) / max(layer.magnitude, 1e-12) for frame in range(1, policy.num_frames)]
         doses[layer.op] += layer.probability * (0.5 + 0.5 * share) * (0.5 + 0.5 * sum(levels) / len(levels))
     return torch.tensor(list(doses.values()), dtype=torch.float64)
+
+
+def magnitude_share(layer: Layer) -> float:
+    """Where a layer's magnitude lies in its op's bounds, on a logarithmic scale: 0 at the lower one and below, 1 at the
+    upper one."""
+    op = layer.definition
+    return math.log(max(layer.magnitude, op.low) / op.low) / math.log(op.high / op.low)
 
 
 def common_covariance(one: Places, two: Places) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from prescreen import LATER, profiles
-from surrogate import SEEDS, correlation, load, sightings
+from surrogate import SEEDS, correlation, load, mean_log_excess, sightings
 
 from autopv.search.belief import Belief
 
@@ -22,7 +22,7 @@ BEST_WEIGHT = 0.08
 def main() -> None:
     torch.set_num_threads(1)
     curves, policies, floor = load()
-    excess = {name: sum(math.log(max(curves[name][seed][1.0] - floor, 1.0)) for seed in SEEDS) / 2 for name in curves}
+    excess = {name: mean_log_excess(seeds, floor=floor) for name, seeds in curves.items()}
     farthest = {name: profile["farthest"] for name, profile in profiles().items()}
     known = [name for name in curves if name not in LATEST]
     belief = Belief(sightings(known, curves=curves, policies=policies, seeds=SEEDS), floor=floor)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from record import material, policies
-from surrogate import SEEDS, correlation, load
+from surrogate import correlation, load, mean_log_excess
 
 from autopv.policy import Policy
 from autopv.profile.profile import profile_policy
@@ -86,11 +86,7 @@ def main() -> None:
     torch.set_num_threads(1)
     known = profiles()
     curves, _, floor = load()
-    result = {
-        name: fmean(math.log(max(curves[name][seed][1.0] - floor, 1.0)) for seed in SEEDS)
-        for name in curves
-        if name in known
-    }
+    result = {name: mean_log_excess(seeds, floor=floor) for name, seeds in curves.items() if name in known}
     names = list(result)
     ranked = sorted(names, key=lambda name: result[name])
     top = set(ranked[: _num_top(ranked)])

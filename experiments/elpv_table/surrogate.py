@@ -35,6 +35,16 @@ def load() -> tuple[dict[str, dict[int, dict[float, float]]], dict[str, Policy],
     return whole, policies, json.loads((HERE / "settings.json").read_text())["floor"]
 
 
+def log_excess(curve: Mapping[float, float], *, floor: float, look: float = 1.0) -> float:
+    """What one training measured there."""
+    return math.log(max(curve[look] - floor, 1.0))
+
+
+def mean_log_excess(seeds: Mapping[int, Mapping[float, float]], *, floor: float) -> float:
+    """What both trainings of a policy came to in the end."""
+    return sum(log_excess(seeds[seed], floor=floor) for seed in SEEDS) / 2
+
+
 def correlation(one: Sequence[float], two: Sequence[float]) -> dict[str, float]:
     """Spearman's, with its 95% interval over policies (bootstrap)."""
     chance = random.Random(0)
@@ -65,9 +75,9 @@ def main() -> None:
     names = list(curves)
 
     def final(name: str, seed: int, *, look: float = 1.0) -> float:
-        return math.log(max(curves[name][seed][look] - floor, 1.0))
+        return log_excess(curves[name][seed], floor=floor, look=look)
 
-    both = [sum(final(name, seed) for seed in SEEDS) / 2 for name in names]
+    both = [mean_log_excess(curves[name], floor=floor) for name in names]
     first, second = ([final(name, seed) for name in names] for seed in SEEDS)
     # Policies left out, in folds.
     order = random.Random(0).sample(names, len(names))

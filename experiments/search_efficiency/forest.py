@@ -16,7 +16,8 @@ from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
 from autopv.policy import Policy
-from autopv.policy.ops.base import get_op, op_names
+from autopv.policy.ops.base import op_names
+from autopv.search.effects import magnitude_share
 
 _NUM_TREES = 60
 _LEAF = 2
@@ -81,9 +82,7 @@ def _inputs(policy: Policy) -> np.ndarray:
     policy = policy.canonical()
     shares = dict.fromkeys(op_names(), 0.0)
     for layer in policy.layers:
-        op = get_op(layer.op)
-        share = math.log(max(layer.magnitude, op.low) / op.low) / math.log(op.high / op.low)
-        shares[layer.op] = max(shares[layer.op], 0.2 + 0.8 * share)
+        shares[layer.op] = max(shares[layer.op], 0.2 + 0.8 * magnitude_share(layer))
     return np.array(
         [
             policy.num_frames,
