@@ -140,8 +140,16 @@ class VideoGenerator(nn.Module, ABC):
         """New videos frames_BTCHW in [0, 1]; the last frames are those of `sample_last_frame`, bit for bit."""
 
     @abstractmethod
+    def flops(self) -> float:
+        """Forward FLOPs of `loss` per image (multiply-add = 2; a step costs 3x)."""
+
     def flops_per_image(self, num_frames: int) -> float:
-        """Forward FLOPs of `loss` per image if the model had that many frames (multiply-add = 2; a step costs 3x)."""
+        """The same if the model had that many frames."""
+        if num_frames == self.num_frames:
+            return self.flops()
+        with torch.device("meta"):
+            other = type(self)(preset=self.preset, size_px=self.size_px, channels=self.channels, num_frames=num_frames)
+        return other.flops()
 
     @property
     def device(self) -> torch.device:

@@ -252,13 +252,7 @@ class Diffusion(VideoGenerator):
             x = ahead
         return ((x.reshape(num_images, self.num_frames, self.channels, *shape[2:]) + 1) / 2).clamp(0, 1)
 
-    def flops_per_image(self, num_frames: int) -> float:
-        if num_frames != self.num_frames:
-            with torch.device("meta"):
-                other = Diffusion(
-                    preset=self.preset, size_px=self.size_px, channels=self.channels, num_frames=num_frames
-                )
-            return other.flops_per_image(num_frames)
+    def flops(self) -> float:
         return self.denoiser.flops()
 
     def _denoise_at(self, x: Tensor, level: float) -> Tensor:

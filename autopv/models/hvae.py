@@ -196,11 +196,7 @@ class Hvae(VideoGenerator):
         frames[-1] = self.likelihood.draw(frames[-1], uniforms_BUHW)
         return ((torch.stack(frames, 1) + 1) / 2).clamp(0, 1)
 
-    def flops_per_image(self, num_frames: int) -> float:
-        if num_frames != self.num_frames:
-            with torch.device("meta"):
-                other = Hvae(preset=self.preset, size_px=self.size_px, channels=self.channels, num_frames=num_frames)
-            return other.flops_per_image(num_frames)
+    def flops(self) -> float:
         stages = self.stages
         placed: list[tuple[nn.Module, int]] = [(self.enter, stages[-1].side)]
         placed += [(blocks, stage.side) for blocks, stage in zip(self.encoder, stages, strict=True)]

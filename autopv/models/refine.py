@@ -171,16 +171,12 @@ class Refine(VideoGenerator):
             frames.append(canvas)
         return ((torch.stack(frames, 1) + 1) / 2).clamp(0, 1)
 
-    def flops_per_image(self, num_frames: int) -> float:
-        if num_frames != self.num_frames:
-            with torch.device("meta"):
-                other = Refine(preset=self.preset, size_px=self.size_px, channels=self.channels, num_frames=num_frames)
-            return other.flops_per_image(num_frames)
+    def flops(self) -> float:
         placed: list[tuple[nn.Module, int]] = [(self.head, self.stages[-1].side)]
         placed += [(conv, stage.side) for conv, stage in zip(self.widen, self.stages[:-1], strict=True)]
         placed += [(level, self.stages[i].side) for level, i in zip(self.levels, self._stage_of_level, strict=True)]
-        looks = 0.0 if self.look is None else (num_frames - 1) * self.look.flops()
-        return self.watch.flops() + looks + num_frames * placed_flops(placed)
+        looks = 0.0 if self.look is None else (self.num_frames - 1) * self.look.flops()
+        return self.watch.flops() + looks + self.num_frames * placed_flops(placed)
 
     def _step(self, canvas: Tensor, *, t: int, pass_level: PassLevel) -> Tensor:
         """The frame after step t, from the one before."""

@@ -40,7 +40,7 @@ class Line(VideoGenerator):
     def sample_frames(self, num_images, *, labels=None, generator, temperature=1.0):
         return torch.zeros(num_images, 1, 1, 8, 8)
 
-    def flops_per_image(self, num_frames):
+    def flops(self):
         return 1.0
 
 
