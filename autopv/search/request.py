@@ -74,8 +74,8 @@ def check_request(request: SearchRequest) -> None:
         raise InputError(f"--repeats must be a share of the trials from 0 to below 1, got {request.repeat_share}")
     if not 0 <= request.screen < 1:
         raise InputError(
-            f"--screen must be an R^2 from 0 to below 1, got {request.screen}; 0 tries every policy, {LEAST_LEFT} is the "
-            "default"
+            f"--screen must be an R^2 from 0 to below 1, got {request.screen}; 0 tries every policy, the default is "
+            f"{LEAST_LEFT}"
         )
     _ = request.training
     train_steps(request.train_for, device=request.budget.device, step_s=1.0)
