@@ -1,5 +1,6 @@
-"""autopv against random policies at equal cost, with real training; then both winners on fresh seeds.
+"""autopv against random policies at equal cost, with real training; then the winners on fresh seeds.
 
+Both searches run at once, one worker each, so that whatever slows the machine slows both.
 Interrupted runs go on: a search by `autopv resume`, the verification training by training.
 """
 
@@ -16,6 +17,7 @@ import torch
 
 from autopv.policy import Policy
 from autopv.search.environment import environment
+from autopv.search.study_file import read_records
 from autopv.training.execution import Execution
 from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
@@ -32,23 +34,33 @@ STEPS = 1800
 """Of a trial and of a verification: shorter trainings rank policies by chance (experiments/hvae_effect)."""
 SEARCHES = {
     "autopv": (),
-    "random": ("--sampler", "random", "--stopping", "none", "--repeats", "0"),
+    "random": ("--sampler", "random", "--stopping", "none", "--repeats", "0", "--screen", "0"),
 }
+LUCKIEST = "random, luckiest"
+"""The random policy with the least distance: what a search without a belief delivers of the same trials."""
 NUM_SEEDS = 8
 _SEED_OF_VERIFICATION = 4711
 
 
-def search(name: str, *, budget: str, work: Path, flags: tuple[str, ...], seed: int) -> None:
-    """One search to its end, from wherever it stands."""
+def search(name: str, *, budget: str, work: Path, flags: tuple[str, ...], seed: int) -> subprocess.Popen[bytes] | None:
+    """One search on its way to its end, from wherever it stands; None if it has ended."""
     out = work / name
+    if (out / "result.json").exists():
+        return None
     command = [sys.executable, "-m", "autopv.cli"]
     if (out / "run.json").exists():
         command += ["resume", str(out)]
     else:
         command += ["search", "--data", "elpv", "--size", str(SIZE_PX), "--budget", budget, "--seeds", "1"]
-        command += ["--trial-steps", str(STEPS), "--seed", str(seed), "--out", str(out), *flags]
-    if not (out / "result.json").exists():
-        subprocess.run(command, check=True)
+        command += ["--workers", "1", "--trial-steps", str(STEPS), "--seed", str(seed), "--out", str(out), *flags]
+    with (work / f"{name}.txt").open("a") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+
+
+def luckiest(run: Path) -> Policy:
+    """The policy that is no control and had the least distance."""
+    trials = [r for r in read_records(run / "study.db") if r.control is None and r.distance is not None]
+    return min(trials, key=lambda trial: trial.distance or 0.0).policy
 
 
 def verify(task: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
@@ -78,12 +90,17 @@ def main() -> None:
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")
     options.work.mkdir(parents=True, exist_ok=True)
+    running = []
     for name, flags in SEARCHES.items():
         own = ("--sampler", options.sampler) if options.sampler and name == "autopv" else ()
-        search(name, budget=options.budget, work=options.work, flags=(*flags, *own), seed=options.seed)
+        running.append(search(name, budget=options.budget, work=options.work, flags=(*flags, *own), seed=options.seed))
+    exits = [process.wait() for process in running if process is not None]
+    if any(exits):
+        raise SystemExit(f"a search failed; see the .txt files in {options.work}, mend it and run this again")
     results = {name: json.loads((options.work / name / "result.json").read_text()) for name in SEARCHES}
     arms = {IMAGE_ONLY: Policy.image_only()}
     arms |= {name: Policy.load(options.work / name / "best_found.json") for name in SEARCHES}
+    arms[LUCKIEST] = luckiest(options.work / "random")
     path = options.work / "verified.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(line["arm"], line["seed"]) for line in lines}
@@ -102,7 +119,7 @@ def main() -> None:
     distances = {arm: [by_run[arm, seed] for seed in seeds] for arm in arms}
     comparisons = {
         reference: [c.to_dict() for c in compare_arms(distances, reference=reference, floor=floor)]
-        for reference in (IMAGE_ONLY, "random")
+        for reference in (IMAGE_ONLY, "random", LUCKIEST)
     }
     record = {
         "budget": options.budget,
