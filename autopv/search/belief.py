@@ -1,6 +1,6 @@
 """What the looks of a search say of its policies: the result to expect of each, and how sure that is.
 
-A training's result is its policy's, and luck: as experiments/hvae_effect found, another seed of the same policy tells
+A training's result is its policy's, and luck: as experiments/effect found, another seed of the same policy tells
 the order of policies with a correlation of 0.4 to 0.7, and a training of another length may not tell it at all. So the
 luckiest run is not the best policy. Here every look is the sum of effects, each with a size that is fitted to all looks
 together, and what is expected of a policy is what is left when luck is taken out.

@@ -25,7 +25,7 @@ FEATURES = ("num_frames", "frame_loss_weight", "frame_loss_until", "markov_order
 """In what policies can be alike."""
 
 # Sizes of effects before anything is seen, as medians, and how far (in e-folds) they may be from these: those of
-# experiments/hvae_effect, in units of log excess, that is about in shares of the excess.
+# experiments/effect, in units of log excess, that is about in shares of the excess.
 _SIZES = {"policy": 0.15, "op": 0.1, "trial": 0.13, "seed": 0.05}
 _SIZE_SPREAD = 1.0
 # Share of a policy's effect that others like it have too, and how alike they must be, in units of each feature: each

@@ -15,7 +15,7 @@ from autopv.search.target import train_steps
 from autopv.training.material import Setup
 from autopv.training.plan import TrainingPlan
 
-# experiments/hvae_effect: a look at half of a training ranks policies as its end does with rho = 0.7, one at a quarter
+# experiments/effect: a look at half of a training ranks policies as its end does with rho = 0.7, one at a quarter
 # with 0.3 to 0.5, one at an eighth hardly at all. So nothing is stopped before half, and then only the worse half.
 RUNGS = (0.5, 1.0)
 # More looks for the curve, where it must be drawn beyond the trials.

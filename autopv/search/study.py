@@ -39,7 +39,7 @@ from autopv.verify.controls import Control
 STOPPING = ("halving", "none", "top-k")
 """What becomes of a trial half way: the worse half of all is stopped there (at once, asynchronously), nobody is, or all
 are, and the best ones go on when the search has no more budget for new ones."""
-# Looks before half of a trial do not tell policies apart (experiments/hvae_effect), so nothing is stopped on them; and
+# Looks before half of a trial do not tell policies apart (experiments/effect), so nothing is stopped on them; and
 # not more than half of the trials, for later ones are not worth enough for that.
 _FIRST_STOP, _REDUCTION = 0.5, 2
 # Policies are run once more from so many complete searched ones on: fewer are not worth choosing among.

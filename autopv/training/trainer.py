@@ -186,7 +186,7 @@ class Trainer:
     def averaged_look(self, fraction: float, *, should_stop: Callable[[], bool] | None = None) -> VideoGenerator | None:
         """The averaged model at `fraction` of the total compute, not annealed; None if stopped before.
 
-        It costs no branch of its own, and ranks policies as well as an annealed one (experiments/hvae_effect), but its
+        It costs no branch of its own, and ranks policies as well as an annealed one (experiments/effect), but its
         distance is not comparable with that of an annealed model.
 
         Raises:

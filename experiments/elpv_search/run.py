@@ -31,7 +31,7 @@ from trainers import tiny_trainer
 HERE = Path(__file__).parent
 SIZE_PX = 16
 STEPS = 1800
-"""Of a trial and of a verification: shorter trainings rank policies by chance (experiments/hvae_effect)."""
+"""Of a trial and of a verification: shorter trainings rank policies by chance (experiments/effect)."""
 SEARCHES = {
     "autopv": (),
     "random": ("--sampler", "random", "--stopping", "none", "--repeats", "0", "--screen", "0"),

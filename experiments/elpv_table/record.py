@@ -35,7 +35,7 @@ SEEDS = (401, 402)
 """The search sees the first one, the delivered policy is judged on the other."""
 FULL = 1800
 """Image-only steps that the compute of a full trial pays for: shorter ones rank policies by chance
-(experiments/hvae_effect)."""
+(experiments/effect)."""
 LOOKS = (1 / 12, 1 / 6, 1 / 3, 2 / 3, 1.0)
 """Annealed measurements, as shares of a full trial: 150, 300, 600, 1,200 and 1,800 steps."""
 SIZE_PX = 16

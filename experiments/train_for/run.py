@@ -1,4 +1,4 @@
-"""Brief winners against predicted ones, on the real trainings of experiments/hvae_effect: result.json and table.md."""
+"""Brief winners against predicted ones, on the real trainings of experiments/effect: result.json and table.md."""
 
 import itertools
 import json
@@ -16,9 +16,9 @@ from autopv.search.belief import Belief, Sighting
 from autopv.search.environment import environment
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parent / "hvae_effect" / "result.json"
+SOURCE = HERE.parent / "effect" / "result.json"
 _WHOLE = 1_000_000
-"""How hvae_effect writes down that all images were trained on."""
+"""How effect writes down that all images were trained on."""
 Curves = Mapping[str, Mapping[int, Mapping[float, float]]]
 
 

@@ -1,4 +1,4 @@
-"""Variants of the hierarchical VAE, each of which tests why the lead of a pseudo video fades."""
+"""Variants of the hierarchical VAE, each of which tests why the lead of a pseudo video fades; and other families."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,8 @@ class Variant:
     model: str = "hvae"
     preset: str = "tiny"
     plan: Mapping[str, float] = field(default_factory=dict)
+    own_reference: bool = False
+    """Whether image-only training is of this variant too; else it is told as one more arm beside the model's own."""
 
 
 # Registered beside the shipped presets, for this process alone.
@@ -43,7 +45,9 @@ VARIANTS = {
     "own": Variant(model="hvae-own-scale"),
     "mixture": Variant(preset="tiny-mixture"),
     "early": Variant(preset="tiny-early"),
-    "KL 2": Variant(plan={"kl_weight": 2.0}),
+    "KL 2": Variant(plan={"kl_weight": 2.0}, own_reference=True),
+    "refine": Variant(model="refine", own_reference=True),
+    "diffusion": Variant(model="diffusion", own_reference=True),
 }
 """By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image; KL
-terms that count twice."""
+terms that count twice; the other families."""

@@ -1,4 +1,4 @@
-"""Trains our model, a VAE and a diffusion model for equal CPU time; writes result.json, table.md and pictures here.
+"""Trains our models and two from packages for equal CPU time; writes result.json, table.md and pictures here.
 
 Every training is kept in --work as soon as it ends: run the command again to go on.
 """
@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,27 @@ VIDEOS = {
     32: Policy(num_frames=3, frame_loss_weight=0.06, layers=(Layer(op="gamma", magnitude=0.4, frames=(1, 2)),)),
     8: Policy(num_frames=3, frame_loss_weight=0.06, layers=(Layer(op="pixelate", magnitude=0.5, frames=(1, 2)),)),
 }
-"""By size_px: one of the best ops of experiments/single_ops, and the best on the digits in experiments/hvae_effect."""
-OURS = {"hvae": False, "hvae, pseudo videos": True}
-"""Whether on pseudo videos, by arm."""
-OUR_SETTINGS: dict[str, dict[str, Any]] = {f"KL weight {weight:g}": {"kl_weight": weight} for weight in (1.0, 2.0, 4.0)}
+"""By size_px: one of the best ops of experiments/single_ops, and the best on the digits in experiments/effect."""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """One of our families at `tiny`, on images or on pseudo videos, and what of its plan may differ, by name."""
+
+    model: str
+    on_videos: bool
+    settings: Mapping[str, Mapping[str, float]]
+
+
+KL_WEIGHTS = {f"KL weight {weight:g}": {"kl_weight": weight} for weight in (1.0, 2.0, 4.0)}
+LEARNING_RATES = {f"rate {rate:g}": {"learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)}
+OURS = {
+    "hvae": Ours("hvae", False, KL_WEIGHTS),
+    "hvae, pseudo videos": Ours("hvae", True, KL_WEIGHTS),
+    "refine": Ours("refine", False, KL_WEIGHTS),
+    "diffusion": Ours("diffusion", False, LEARNING_RATES),
+    "diffusion, pseudo videos": Ours("diffusion", True, LEARNING_RATES),
+}
 CHOICE_SEED = 0
 """Of the brief trainings; no seed of the comparison."""
 HEADROOM = 1.15
@@ -58,23 +76,23 @@ CALIBRATION = 0.02
 ROW, ROWS = 12, 2
 
 
-def train_ours(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: float, seed: int, on_videos: bool) -> Trained:
-    """The tiny hierarchical VAE, the plan's defaults but for the setting; it decays when just the decay's time is left.
+def train_ours(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: float, seed: int, ours: Ours) -> Trained:
+    """One of our models, its defaults but for the setting; it decays when just the decay's time is left.
 
     setting: what of the plan differs.
     """
-    policy = VIDEOS[images_NCHW.shape[-1]] if on_videos else Policy.image_only()
+    policy = VIDEOS[images_NCHW.shape[-1]] if ours.on_videos else Policy.image_only()
 
     def trainer(*, steps: float) -> Trainer:
         def build(total_flops: float) -> Trainer:
             return Trainer(
-                "hvae",
+                ours.model,
                 preset="tiny",
                 size_px=images_NCHW.shape[-1],
                 channels=images_NCHW.shape[1],
                 policy=policy,
                 images_NCHW=images_NCHW,
-                plan=TrainingPlan(total_flops=total_flops, **setting),
+                plan=replace(TrainingPlan.asked(model=ours.model), total_flops=total_flops, **setting),
                 seed=seed,
             )
 
@@ -90,7 +108,7 @@ def train_ours(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: float,
     spent_s = time.process_time() - start_s
     assert model is not None
     return Trained(
-        samplers={"prior": lambda num: sample_images(model, num_images=num, seed=seed)},
+        samplers={"own": lambda num: sample_images(model, num_images=num, seed=seed)},
         num_params=sum(p.numel() for p in model.parameters()),
         steps=one.position,
         images_per_step=one.plan.batch_size,
@@ -106,7 +124,7 @@ def _seconds_per_step(one: Trainer, *, cpu_s: float) -> float:
 
 
 ARMS: dict[str, tuple[Callable[..., Trained], Mapping[str, Mapping[str, Any]]]] = {
-    **{arm: (functools.partial(train_ours, on_videos=on_videos), OUR_SETTINGS) for arm, on_videos in OURS.items()},
+    **{arm: (functools.partial(train_ours, ours=ours), ours.settings) for arm, ours in OURS.items()},
     "VAE (pythae)": (train_vae, VAE_SETTINGS),
     "diffusion (diffusers)": (train_diffusion, DIFFUSION_SETTINGS),
 }
@@ -337,7 +355,7 @@ def main() -> None:
     parser.add_argument("--domains", nargs="+", choices=tuple(SIZES_PX), default=tuple(SIZES_PX))
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS))
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/hvae_quality"))
+    parser.add_argument("--work", type=Path, default=Path("runs/against_packages"))
     parser.add_argument("--out", type=Path, default=HERE, help="folder of what is written (default: this one)")
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from arms import BRIEF, IMAGE_ONLY, arms, jobs
-from run import material
+from run import SIZE_PX, material
 from scipy.stats import spearmanr, t
+from torch.utils.flop_counter import FlopCounterMode
 from variants import VARIANTS
+
+from autopv.models.base import build_model
 
 HERE = Path(__file__).parent
 LENGTHS = (1.0, 3.0, 9.0)
 NUM_BOOTSTRAP = 2000
+NUM_SAMPLED = 8
 FITTED = (0.25, 0.5, 1.0)
 """Looks through which a power law is laid."""
 
@@ -27,13 +32,15 @@ Rows = dict[float, dict[str, float]]
 class Recorded:
     """Every recorded training: rows by look, and excess over its domain's floor.
 
-    A variant of the model is an arm of its domain; one of the plan is a domain of its own, with its own image-only.
+    A variant is an arm of its domain; one with its own image-only is a domain of its own.
     earlier: what this wrote before; a training that is in it is told from there, all of its looks.
     """
 
     def __init__(self, work: Path, *, earlier: Path | None) -> None:
         self.rows: dict[tuple[str, int, str, int], Rows] = {}
         self.data: dict[str, str] = {}
+        self.sampled: set[tuple[str, str]] = set()
+        """Variants and arms of the trainings in `work`."""
         for training in [] if earlier is None else json.loads(earlier.read_text())["trainings"]:
             self.data[training["domain"]] = training["domain"].split(",")[0]
             key = (training["domain"], training["num_images"], training["arm"], training["seed"])
@@ -42,7 +49,8 @@ class Recorded:
             record = json.loads(path.read_text())
             job = record["job"]
             domain, arm = job["domain"], job["arm"]
-            if VARIANTS[job["variant"]].plan:
+            self.sampled.add((job["variant"], arm))
+            if VARIANTS[job["variant"]].own_reference:
                 domain += f", {job['variant']}"
             elif job["variant"]:
                 arm += f" ({job['variant']})"
@@ -234,6 +242,36 @@ def table(title: str, found: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def sampling_costs(recorded: Recorded) -> list[dict[str, Any]]:
+    """FLOPs of one sampled last frame for each variant and number of frames that was trained, counted by torch."""
+    trained = {(variant, arms()[arm].num_frames) for variant, arm in recorded.sampled}
+    found = []
+    for variant, num_frames in sorted(trained):
+        model = build_model(
+            VARIANTS[variant].model,
+            preset=VARIANTS[variant].preset,
+            size_px=SIZE_PX,
+            channels=1,
+            num_frames=num_frames,
+            seed=0,
+        )
+        with FlopCounterMode(display=False) as counter:
+            model.sample_last_frame(NUM_SAMPLED, generator=torch.Generator().manual_seed(0))
+        flops = counter.get_total_flops() / NUM_SAMPLED
+        found.append({"variant": variant or "hvae", "num_frames": num_frames, "flops": flops})
+    return found
+
+
+def sampling_table(costs: Sequence[dict[str, Any]]) -> list[str]:
+    lines = ["", "### What an image costs to sample", "", "| variant | frames | MFLOP | against one frame |"]
+    lines.append("|---|---|---|---|")
+    alone = {row["variant"]: row["flops"] for row in costs if row["num_frames"] == 1}
+    for row in costs:
+        ratio = f"{row['flops'] / alone[row['variant']]:.2f}" if row["variant"] in alone else ""
+        lines.append(f"| {row['variant']} | {row['num_frames']} | {row['flops'] / 1e6:.1f} | {ratio} |")
+    return lines
+
+
 def worth_table(worth: Sequence[dict[str, Any]]) -> list[str]:
     columns = [name for name in worth[0] if name != "look"]
     lines = ["", "### Rank correlation of looks with later excess (95% bootstrap over policies)", ""]
@@ -246,7 +284,7 @@ def worth_table(worth: Sequence[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("runs/hvae_effect"))
+    parser.add_argument("--work", type=Path, default=Path("runs/effect"))
     parser.add_argument("--earlier", type=Path, help="a result.json whose trainings are told too")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and table.md (default: this one)")
     options = parser.parse_args()
@@ -274,6 +312,8 @@ def main() -> None:
                     effects.append({"title": title, "domain": domain, "num_images": num_images, "look": look,
                                     "equal": fair, "arms": rows})  # fmt: skip
                     lines += table(title, rows)
+    costs = sampling_costs(recorded)
+    lines += sampling_table(costs)
     worth = worth_of_looks(recorded)
     if worth:
         lines += worth_table(worth)
@@ -295,6 +335,7 @@ def main() -> None:
         "data_digest": {name: loaded.image_set.digest for name, loaded in data.items()},
         "arms": {name: policy.describe() for name, policy in arms().items()},
         "effects": effects,
+        "sampling": costs,
         "worth_of_looks": worth,
         "across_seeds": by_pair,
         "extrapolation_errors": errors,

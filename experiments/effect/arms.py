@@ -82,6 +82,9 @@ _CORRUPTIONS = (
 )
 _PYRAMIDS = tuple(f"pyramid-w{weight:g}" for weight in PYRAMID_WEIGHTS)
 _DIGITS_KL = (IMAGE_ONLY, "pyramid-w0.06", "erase", "noise")
+_FAMILIES = (IMAGE_ONLY, "noise", "blur", "erase", "gamma", "gamma-w.3", "random-2")
+"""Of other families; all of three frames, since a refining generator pays for each."""
+_FOUR_SEEDS = (201, 202, 203, 204)
 _LONG = (IMAGE_ONLY, "gamma", "blur")
 _FEW = (IMAGE_ONLY, "gamma", "noise")
 
@@ -129,4 +132,14 @@ def jobs() -> dict[str, list[Job]]:
             for arm, variant in (("gamma-w.3", "own"), ("gamma", "early"), (IMAGE_ONLY, "mixture"))
             for job in each((arm,), seeds=SEEDS[:2], variant=variant, looks=(1.0, 3.0))
         ],
+        # The other families, one seed after the other.
+        **{
+            family: [
+                job
+                for seed in _FOUR_SEEDS
+                for domain in ("elpv", "textures")
+                for job in each(_FAMILIES, seeds=(seed,), domain=domain, variant=family, looks=(1.0, 3.0))
+            ]
+            for family in ("refine", "diffusion")
+        },
     }

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -74,10 +74,10 @@ class LongAverage:
         return model
 
 
-def bound(model: VideoGenerator, policy: Policy, images_NCHW: torch.Tensor) -> tuple[float, float]:
+def bound(model: VideoGenerator, policy: Policy, images_NCHW: torch.Tensor) -> tuple[float, float] | None:
     """Nats per pixel: an upper bound of the image's negative log-likelihood, up to a constant common to all arms.
 
-    With it, the log of the likelihood's scale.
+    With it, the log of the likelihood's scale. None of a family without such a bound.
     """
     images = images_NCHW[:NUM_BOUND].float() / 255
     donors = images[:64] if "donors" in policy.needs else None
@@ -88,7 +88,7 @@ def bound(model: VideoGenerator, policy: Policy, images_NCHW: torch.Tensor) -> t
             frame_weights_T=policy.frame_weights(1.0),
             generator=torch.Generator().manual_seed(6),
         ).terms
-    return float(terms["distortion"] + terms["rate"]), float(terms["log_scale"])
+    return (float(terms["distortion"] + terms["rate"]), float(terms["log_scale"])) if "rate" in terms else None
 
 
 def train(task: tuple[Job, str]) -> None:
@@ -99,17 +99,18 @@ def train(task: tuple[Job, str]) -> None:
     everything = loaded.images("train")
     chosen = torch.randperm(len(everything), generator=torch.Generator().manual_seed(1))[: job.num_images]
     images_NCHW, held_out_NCHW = everything[chosen], loaded.images("search")
-    policy = arms()[job.arm]
+    policy, variant = arms()[job.arm], VARIANTS[job.variant]
+    plan = replace(TrainingPlan.asked(model=variant.model), **variant.plan)
 
     def trainer(policy: Policy, total_flops: float) -> Trainer:
         return Trainer(
-            VARIANTS[job.variant].model,
-            preset=VARIANTS[job.variant].preset,
+            variant.model,
+            preset=variant.preset,
             size_px=images_NCHW.shape[-1],
             channels=images_NCHW.shape[1],
             policy=policy,
             images_NCHW=images_NCHW,
-            plan=TrainingPlan(total_flops=total_flops, **VARIANTS[job.variant].plan),
+            plan=replace(plan, total_flops=total_flops),
             seed=job.seed,
             execution=Execution(compiled=True),
         )
@@ -127,15 +128,14 @@ def train(task: tuple[Job, str]) -> None:
         fraction = look / job.looks[-1]
         model = one.annealed_look(fraction)
         assert model is not None
-        bound_train, log_scale = bound(model, policy, images_NCHW)
         row: dict[str, float] = {
             "look": look,
             "steps": one.position,
             "distance": measure(model, metric, seed=job.seed),
-            "bound_train": bound_train,
-            "bound_held_out": bound(model, policy, held_out_NCHW)[0],
-            "log_scale": log_scale,
         }
+        on_train, held_out = bound(model, policy, images_NCHW), bound(model, policy, held_out_NCHW)
+        if on_train is not None and held_out is not None:
+            row |= {"bound_train": on_train[0], "bound_held_out": held_out[0], "log_scale": on_train[1]}
         if average is not None and look <= 1:
             one.train_until(fraction)
             row["distance_short_average"] = measure(one.learner.averaged_model(), metric, seed=job.seed)
@@ -158,7 +158,7 @@ def settings() -> Mapping[str, object]:
     return {
         "brief_steps": BRIEF,
         "size_px": SIZE_PX,
-        "model": "hvae/tiny",
+        "model": "hvae/tiny, or what the variant says",
         "split": "search",
         "versions": environment(budget_device="cpu"),
     }
@@ -168,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", help="names in arms.jobs(); default: all")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/hvae_effect"))
+    parser.add_argument("--work", type=Path, default=Path("runs/effect"))
     options = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")

@@ -1,0 +1,63 @@
+"""What is tried beside the tiny presets and plans of two families: one thing changed at a time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autopv.models import diffusion, refine
+from autopv.models.ladder import Stage
+
+AS_IT_IS = "as it is"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """preset: of the family, in place of `tiny`. plan: what differs from the family's. constants: of its module."""
+
+    preset: Any
+    plan: Mapping[str, float] = field(default_factory=dict)
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+
+def _stages(change: Callable[[Stage], Stage]) -> refine.Preset:
+    tiny = refine.PRESETS["tiny"]
+    return replace(tiny, stages=tuple(change(stage) for stage in tiny.stages))
+
+
+def _widened(stage: Stage, factor: float) -> Stage:
+    return replace(stage, width=int(stage.width * factor), inner=int(stage.inner * factor))
+
+
+def _refine() -> dict[str, Candidate]:
+    tiny = refine.PRESETS["tiny"]
+    return {
+        AS_IT_IS: Candidate(preset=tiny),
+        "widths x 0.75": Candidate(preset=_stages(lambda stage: _widened(stage, 0.75))),
+        "widths x 1.5": Candidate(preset=_stages(lambda stage: _widened(stage, 1.5))),
+        "one level a stage": Candidate(preset=_stages(lambda stage: replace(stage, num_levels=1))),
+        "twice the levels": Candidate(preset=_stages(lambda stage: replace(stage, num_levels=2 * stage.num_levels))),
+        "rate 0.0025": Candidate(preset=tiny, plan={"learning_rate": 2.5e-3}),
+        "rate 0.01": Candidate(preset=tiny, plan={"learning_rate": 1e-2}),
+        "average over 200 steps": Candidate(preset=tiny, plan={"ema": 0.995}),
+    }
+
+
+def _diffusion() -> dict[str, Candidate]:
+    tiny = diffusion.PRESETS["tiny"]
+    return {
+        AS_IT_IS: Candidate(preset=tiny),
+        "widths 16, 32, 48": Candidate(preset=replace(tiny, widths=(16, 32, 48))),
+        "widths 32, 64, 96": Candidate(preset=replace(tiny, widths=(32, 64, 96))),
+        "widths 32, 64": Candidate(preset=replace(tiny, widths=(32, 64))),
+        "two blocks, widths 16, 32, 48": Candidate(preset=replace(tiny, widths=(16, 32, 48), num_blocks=2)),
+        "attention at 4 only": Candidate(preset=replace(tiny, attention_side=4)),
+        "rate 0.001": Candidate(preset=tiny, plan={"learning_rate": 1e-3}),
+        "rate 0.004": Candidate(preset=tiny, plan={"learning_rate": 4e-3}),
+        "average over 200 steps": Candidate(preset=tiny, plan={"ema": 0.995}),
+        "noise levels as in EDM2": Candidate(preset=tiny, constants={"LOG_LEVEL_MEAN": -0.4, "LOG_LEVEL_SD": 1.0}),
+    }
+
+
+CANDIDATES = {"refine": _refine(), "diffusion": _diffusion()}
+"""By family and name."""
+MODULES = {"refine": refine, "diffusion": diffusion}
