@@ -93,7 +93,7 @@ def drivers() -> Iterator[list[Driver]]:
 
 
 def test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind(
-    image_file: Path, tmp_path: Path, temp_folder: Path, drivers: list[Driver]
+    data: tuple[str, ...], tmp_path: Path, temp_folder: Path, drivers: list[Driver]
 ) -> None:
     run = tmp_path / "run"
     checkpoint = run / "trials" / "controls-0000" / FILE_NAME
@@ -104,7 +104,7 @@ def test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind(
         driver.wait_until_training()
         return driver
 
-    driver = started(["search", "--data", str(image_file), "--out", str(run), *LONG])
+    driver = started(["search", *data, "--out", str(run), *LONG])
     told_s = driver.interrupt(signal.SIGINT)
     code, stderr = driver.end()
     assert code == 130, stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,19 +26,14 @@ from autopv.search.study_file import read_records
 
 pytestmark = pytest.mark.slow
 
-# Image-only, which its search space cannot express, and two that it can: one trial at least in each study.
-NUM_TRIALS = 3
+# Of `finished`: controls, and policies of the search.
+NUM_TRIALS = 8
 
 
 @pytest.fixture(scope="module")
-def run(image_file: Path, quick_metric: str, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few controls, and one block of their verification."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    short = ("--metric", quick_metric, "--trial-steps", "8", "--seeds", "1", "--workers", "1")
-    command = ("search", "--data", str(image_file), "--budget", f"{NUM_TRIALS}trials", "--out", str(out), *short)
-    done = run_cli(*command, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return out
+def run(finished: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of one's own."""
+    return Path(shutil.copytree(finished[0], tmp_path_factory.mktemp("runs") / "run"))
 
 
 @pytest.fixture(scope="module")
