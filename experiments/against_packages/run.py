@@ -8,7 +8,6 @@ import functools
 import json
 import math
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -39,6 +38,7 @@ from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from digits import digits_file
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 SIZES_PX = {"elpv": 32, "digits": 8}
@@ -358,8 +358,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/against_packages"))
     parser.add_argument("--out", type=Path, default=HERE, help="folder of what is written (default: this one)")
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
+    require_one_thread()
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)

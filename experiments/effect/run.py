@@ -7,7 +7,6 @@ import argparse
 import functools
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from digits import digits_file
+from one_thread import require_one_thread
 
 SIZE_PX = 16
 DIGITS_PX = 8
@@ -170,8 +170,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/effect"))
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
+    require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
     if not (options.work / "settings.json").exists():
         (options.work / "settings.json").write_text(json.dumps(settings()))

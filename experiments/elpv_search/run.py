@@ -7,7 +7,6 @@ Interrupted runs go on: a search by `autopv resume`, the verification training b
 import argparse
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ from autopv.verify.controls import IMAGE_ONLY
 from autopv.verify.statistics import compare_arms
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 from trainers import tiny_trainer
 
 HERE = Path(__file__).parent
@@ -87,8 +87,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/elpv_search"))
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")
+    require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
     running = []
     for name, flags in SEARCHES.items():

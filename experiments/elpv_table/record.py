@@ -8,7 +8,6 @@ import argparse
 import functools
 import json
 import multiprocessing
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from autopv.training.measure import measure
 from autopv.verify.controls import default_controls
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 from trainers import tiny_trainer
 
 HERE = Path(__file__).parent
@@ -108,8 +108,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="end after so many trainings; default: all")
     parser.add_argument("--work", type=Path, default=Path("runs/elpv_table"))
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
+    require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
     (HERE / "settings.json").write_text(json.dumps(settings(), indent=1) + "\n", encoding="utf-8")
     done = {(line["policy"], line["seed"]) for line in recorded()}

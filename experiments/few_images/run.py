@@ -7,8 +7,8 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +25,9 @@ from autopv.metrics.features import Extractor
 from autopv.metrics.metric import as_float, default_input_size_px, distance_of_features
 from autopv.policy.ops import get_op
 from autopv.search.environment import environment
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 EXTRACTOR = "lite0"
@@ -273,8 +276,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/few_images"))
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and table.md (default: this one)")
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per process")
+    require_one_thread()
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     versions = environment(budget_device="cpu")

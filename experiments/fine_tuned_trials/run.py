@@ -7,7 +7,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,9 @@ from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1] / "elpv_table"))  # the recorded trials, and how they are compared
 from surrogate import correlation, load, log_excess, mean_log_excess
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 TRIALS = HERE / "trials.jsonl"
@@ -101,8 +103,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="end after so many trials; default: all")
     parser.add_argument("--work", type=Path, default=Path("runs/fine_tuned_trials"))
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
+    require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
     train_trunk(options.work)
     curves, policies, floor = load()

@@ -5,7 +5,6 @@ Every row is its own process, so that its peak memory is its own.
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -24,6 +23,9 @@ from autopv.training.learner import Learner
 from autopv.training.measure import sample_images
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 LENGTHS = (1, 2, 4, 8)
@@ -138,8 +140,7 @@ def main() -> None:
     if options.row:
         print(json.dumps(measure_row(options)))
         return
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")
+    require_one_thread()
     rows = []
     for compiled in (0, 1):
         for num_frames in LENGTHS:

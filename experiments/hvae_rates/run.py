@@ -7,7 +7,6 @@ import argparse
 import functools
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from digits import digits_file
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 SEEDS = (201, 202)
@@ -165,8 +165,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/hvae_rates"))
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
+    require_one_thread()
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     wanted = {

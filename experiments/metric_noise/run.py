@@ -8,8 +8,8 @@ import functools
 import json
 import math
 import multiprocessing
-import os
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from autopv.training.material import Material, Setup
 from autopv.training.measure import sample_images
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 EXTRACTOR = "lite0"
@@ -225,8 +228,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/metric_noise"))
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and table.md (default: this one)")
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
+    require_one_thread()
     if options.seeds < 2 or options.pool < 2 * NUM_SAMPLES:
         raise SystemExit(
             f"--seeds must be at least 2 and --pool at least {2 * NUM_SAMPLES}: a deviation needs two draws"

@@ -6,9 +6,9 @@ The figures of each setting are kept in --work as soon as they are made: run the
 import argparse
 import json
 import multiprocessing
-import os
 import re
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,9 @@ from autopv.metrics.metric import as_float, default_input_size_px, estimate_of_f
 from autopv.metrics.neighbours import neighbourhoods
 from autopv.policy.ops import get_op
 from autopv.search.environment import environment
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 EXTRACTOR = "lite0"
@@ -335,8 +338,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/metric_sanity"))
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and table.md (default: this one)")
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per process")
+    require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
     versions = environment(budget_device="cpu")
     wanted = [pair for pair in SETTINGS if not options.settings or f"{pair[0]}-{pair[1]}" in options.settings]

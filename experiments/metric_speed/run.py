@@ -6,6 +6,7 @@ import json
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -32,6 +33,9 @@ from autopv.metrics.lite0 import _Lite0, find_weights
 from autopv.metrics.metric import as_float
 from autopv.metrics.weights import WeightFile
 from autopv.search.environment import environment
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 SIZE_PX = 64
@@ -361,8 +365,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     # SciPy's threads are counted when it is loaded, so this cannot be set from here.
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: all sides are timed on one thread")
+    require_one_thread()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of clean-fid's calls, deprecated in SciPy and Pillow
     sets, digest = elpv_images(options.images)

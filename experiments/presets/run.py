@@ -7,8 +7,8 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +26,9 @@ from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 SIZE_PX = 16
@@ -126,8 +129,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/presets"))
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
+    require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
     jobs = []
     for domain in options.domains:

@@ -22,6 +22,9 @@ from autopv.policy import Layer, Policy
 from autopv.policy.ops import get_op
 from autopv.search.environment import environment
 
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
+
 HERE = Path(__file__).parent
 SHAPE_BCHW = (64, 3, 64, 64)
 NUM_FRAMES = 8
@@ -179,8 +182,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: all sides are timed on one thread")
+    require_one_thread()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if options.child:

@@ -3,7 +3,7 @@
 import argparse
 import json
 import multiprocessing
-import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +15,9 @@ from searches import Autopv, Options, RandomSearch, Search, Stock, World, run
 
 from autopv.policy import Policy
 from autopv.search.target import MOST_GIVEN_SHARE
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 DELIVERIES = HERE / "deliveries.jsonl"
@@ -123,8 +126,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--repetitions", type=int, help="at most so many of each")
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")
+    require_one_thread()
     done = set()
     if DELIVERIES.exists():
         done = {(line["search"], line["world"]) for line in map(json.loads, DELIVERIES.read_text().splitlines())}

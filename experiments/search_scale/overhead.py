@@ -7,6 +7,7 @@ import argparse
 import os
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +26,9 @@ from autopv.search.spending import Reserve, Speed, Spending
 from autopv.search.study import SearchStudy
 from autopv.spaces import Space
 from autopv.verify.controls import default_controls
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 RUNGS = (0.5, 1.0)
 
@@ -105,8 +109,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and table.md")
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")
+    require_one_thread()
     load_before = os.getloadavg()[0]
     rows = {}
     with tempfile.TemporaryDirectory() as work:

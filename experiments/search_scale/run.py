@@ -5,8 +5,8 @@ Writes its parts of result.json and table.md here. The driver's objects are the 
 
 import argparse
 import multiprocessing
-import os
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,6 +30,9 @@ from world import EPOCH_S, Setting, World
 
 from autopv.search.budget import Budget
 from autopv.search.environment import environment
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 ONE_MINUTE = Setting(budget="17gpu-h")
 """About 1,000 trials of a minute."""
@@ -98,8 +101,7 @@ def main() -> None:
     parser.add_argument("--report-ms", type=float, default=5.0, help="driver's time per report, for the part `driver`")
     parser.add_argument("--proposal-ms", type=float, nargs="+", default=[60.0, 900.0])
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")
+    require_one_thread()
     versions = environment(budget_device="cpu")
     settings = [replace(setting, seed=options.seed) for setting in (ONE_MINUTE, TEN_MINUTES, SMALL)]
     one_minute, ten_minutes, small = settings

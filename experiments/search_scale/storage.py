@@ -4,9 +4,9 @@ Writes the part `storage` of result.json and table.md here.
 """
 
 import argparse
-import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -22,6 +22,9 @@ from autopv.search.study import SearchStudy
 from autopv.search.work import Look, Outcome, WorkItem
 from autopv.spaces import Space
 from autopv.verify.controls import default_controls
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 
 NUM_RUNNING = 64
 RUNGS = (0.5, 1.0)
@@ -68,8 +71,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30, help="measured, after 64 that go on running")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1")
+    require_one_thread()
     rows = {}
     with tempfile.TemporaryDirectory() as work:
         mirrored = study_module.MirroredStorage

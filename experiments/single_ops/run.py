@@ -7,7 +7,6 @@ import argparse
 import functools
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
 from trainers import tiny_trainer
 
 HERE = Path(__file__).parent
@@ -148,8 +148,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/single_ops"))
     options = parser.parse_args()
-    if os.environ.get("OMP_NUM_THREADS") != "1":
-        raise SystemExit("run this as in README.md, with OMP_NUM_THREADS=1: one thread per training")
+    require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
     chosen = {arm: policy for arm, policy in arms().items() if not options.ops or arm in (IMAGE_ONLY, *options.ops)}
     extra_seeds = () if options.ops else EXTRA_SEEDS
