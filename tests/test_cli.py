@@ -1,5 +1,6 @@
 """What a user meets: help, good commands, and every kind of bad input answered by one clear message and exit code 2."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -8,7 +9,13 @@ import pytest
 from PIL import Image
 
 from autopv.cli import main
+from autopv.cli.flags import strategy_flags
 from autopv.policy import Layer, Policy
+from autopv.search import job
+from autopv.search.budget import Budget
+from autopv.search.request import SearchRequest
+from autopv.search.samplers import SAMPLERS
+from autopv.search.study import STOPPING
 from autopv.training.checkpoint import FILE_NAME
 
 BLUR = Policy(num_frames=3, layers=(Layer(op="gaussian_blur", magnitude=0.1, frames=(1, 2)),))
@@ -48,6 +55,31 @@ def search_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, *flags: obj
     message = fails(capsys, "search", "--data", data, "--budget", "8trials", "--out", out, *flags)
     assert not out.exists(), "a refused request writes nothing"
     return message
+
+
+class Asked(Exception):
+    """Carries a request to the test that caught it."""
+
+
+def test_the_defaults_of_the_flags_are_those_of_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They stand twice, since `--help` must not wait for the imports that the request needs."""
+
+    def caught(request: SearchRequest, **_: object) -> None:
+        raise Asked(request)
+
+    monkeypatch.setattr(job, "start_job", caught)
+    out = tmp_path / "run"
+    with pytest.raises(Asked) as asked:
+        main(["search", "--data", "elpv", "--budget", "8trials", "--out", str(out)])
+    assert asked.value.args[0] == SearchRequest(data="elpv", budget=Budget(trials=8), out=out)
+
+
+def test_the_choices_of_the_flags_are_those_of_the_search() -> None:
+    flags = argparse.ArgumentParser()
+    strategy_flags(flags)
+    choices = {action.dest: action.choices for action in flags._actions}
+    assert set(choices["sampler"] or ()) == set(SAMPLERS)
+    assert set(choices["stopping"] or ()) == set(STOPPING)
 
 
 def test_an_unknown_command_or_flag_is_refused_briefly(capsys: pytest.CaptureFixture[str]) -> None:
