@@ -29,8 +29,17 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
 
 def model_flags(parser: argparse.ArgumentParser) -> None:
     """What is trained, and what it is measured by."""
-    parser.add_argument("--model", default="hvae", metavar="M", help="generator family: hvae, diffusion or refine")
-    parser.add_argument("--preset", default="tiny", metavar="P", help="size of the model: tiny, small or base")
+    parser.add_argument(
+        "--model",
+        default="hvae",
+        metavar="M",
+        help="generator family: hvae, diffusion, refine, or one of an installed package (`autopv doctor` lists them)",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="P",
+        help="size of the model: tiny, small or base; those of other packages have their own; default: the smallest",
+    )
     parser.add_argument(
         "--metric",
         default="auto",

@@ -223,8 +223,17 @@ def build_model(name: str, *, preset: str, size_px: int, channels: int, num_fram
 
 
 def model_names() -> tuple[str, ...]:
-    """Every name `build_model` knows, sorted."""
-    return tuple(sorted(_families()))
+    """Every name `build_model` knows, sorted; packages that offer some are not imported for that."""
+    from autopv.models.installed import offered_families
+
+    return tuple(sorted({*_registered(), *offered_families()}))
+
+
+def model_package(name: str) -> str | None:
+    """Name and version of the installed package that offers a family; None for autopv's own and unknown ones."""
+    from autopv.models.installed import offered_families, package_of
+
+    return next((package_of(point) for point in offered_families().get(name, [])), None)
 
 
 def preset_names(name: str) -> tuple[str, ...]:
@@ -267,14 +276,20 @@ def plan_defaults(name: str) -> Mapping[str, float]:
 
 
 def _family(name: str) -> type[VideoGenerator]:
-    families = _families()
-    if name not in families:
-        raise ModelError(f"unknown model {name!r}.{nearest(name, families)}")
-    return families[name]
+    from autopv.models.installed import ENTRY_POINT_GROUP, load_installed
+
+    registered = _registered().get(name)
+    family = load_installed(name, registered=registered) or registered
+    if family is None:
+        raise ModelError(
+            f"unknown model {name!r}.{nearest(name, model_names())} One of another package is known once that package "
+            f"is installed (entry points {ENTRY_POINT_GROUP}; `autopv doctor` lists them)"
+        )
+    return family
 
 
-def _families() -> dict[str, type[VideoGenerator]]:
-    # Imported here, not above: the shipped families import this module to register themselves.
+def _registered() -> dict[str, type[VideoGenerator]]:
+    # Imported here, not above: families import this module.
     import autopv.models.diffusion
     import autopv.models.hvae
     import autopv.models.refine  # noqa: F401

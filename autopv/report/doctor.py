@@ -31,6 +31,7 @@ def doctor_lines() -> Iterator[str]:
     yield _check("extractor weights lite0, for the metric fd_lite0", _load_lite0)
     yield _check("extractor weights inception, for the metric fid", _find_inception)
     yield from _user_extractor_lines()
+    yield from _model_lines()
     yield _check("demo data elpv", _find_elpv)
     yield _check("demo data textures", _find_textures)
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
@@ -75,6 +76,14 @@ def _user_extractor_lines() -> Iterator[str]:
         return
     for name, point in points.items():
         yield _check(f"extractor {name} ({point.value})", partial(load_extractor, name))
+
+
+def _model_lines() -> Iterator[str]:
+    from autopv.models.base import model_names, model_package, preset_names
+
+    for name in model_names():
+        package = model_package(name)
+        yield _check(f"model {name}" + (f", of {package}" if package else ""), partial(preset_names, name))
 
 
 def _find_elpv() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from autopv.errors import BudgetError
-from autopv.models.base import max_frames
+from autopv.models.base import max_frames, model_package
 from autopv.policy import Policy
 from autopv.search.board import Board
 from autopv.search.budget import Budget
@@ -107,7 +107,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
         rungs=rungs,
         training=replace(training, total_flops=plan.trial_flops).to_dict(),
         num_reserved=plan.num_blocks * num_arms if request.budget.device_s is not None else 0,
-        versions=environment(budget_device=request.budget.device),
+        versions=environment(budget_device=request.budget.device) | _model_version(request.model),
     )
     folder = RunFolder.create(request.out)
     folder.lock()
@@ -328,6 +328,11 @@ def _served(space: Space, *, asked: SearchRequest | RunSettings, size_px: int, m
 
 def _max_frames(asked: SearchRequest | RunSettings, *, size_px: int) -> int | None:
     return max_frames(asked.model, preset=asked.preset, size_px=size_px)
+
+
+def _model_version(name: str) -> dict[str, str]:
+    package = model_package(name)
+    return {} if package is None else {"model": f"of {package}"}
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:

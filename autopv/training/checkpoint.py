@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autopv import __version__
 from autopv.errors import AutopvError, CheckpointError
-from autopv.models.base import VideoGenerator, build_model
+from autopv.models.base import VideoGenerator, build_model, model_names, model_package
 from autopv.policy.policy import Policy
 from autopv.training.checkpoint_file import FILE_NAME, read_file, write_file
 from autopv.training.course import Course
@@ -42,7 +42,8 @@ class CheckpointInfo:
     """What a checkpoint says about itself, all of it checked when it is resumed.
 
     resumable: whether it holds the whole training, or only what sampling needs. precision, compiled: how the steps were
-    carried out, for the same bits. course: of a full training.
+    carried out, for the same bits. course: of a full training. model_package: the installed package that offered the
+    family, with its version; None for autopv's own.
     """
 
     model_name: str
@@ -66,6 +67,7 @@ class CheckpointInfo:
     precision: str
     compiled: bool
     course: Course | None
+    model_package: str | None = None
 
 
 def save_checkpoint(trainer: Trainer, folder: Path | str, *, course: Course | None = None) -> Path:
@@ -165,10 +167,18 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> t
     """The model of `model_file(path)` with its averaged weights, ready to sample, and what its checkpoint says.
 
     Raises:
-        CheckpointError: no checkpoint, a damaged or foreign one, or one of another format.
+        CheckpointError: no checkpoint, a damaged or foreign one, one of another format, or one whose family is not
+            installed.
+        ModelError: its family cannot be loaded, or is not built so any more.
     """
     file = model_file(path)
     info, tensors = _read(file, part=("current/ema/", "current/model/"))
+    if info.model_name not in model_names():
+        package = f"the package {info.model_package}" if info.model_package else "its package"
+        raise CheckpointError(
+            f"{file} holds a model of the family {info.model_name!r}, which is not installed here (families here: "
+            f"{', '.join(model_names())}): install {package}"
+        )
     model = build_model(
         info.model_name,
         preset=info.preset,
@@ -220,6 +230,7 @@ def _describe(trainer: Trainer, *, course: Course | None, resumable: bool) -> Ch
         precision=trainer.learner.execution.precision,
         compiled=trainer.learner.execution.compiled,
         course=course,
+        model_package=model_package(trainer.model_name),
     )
 
 

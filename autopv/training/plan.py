@@ -65,7 +65,7 @@ class TrainingPlan:
         """
         asked = {"batch_size": batch_size, "learning_rate": learning_rate, "kl_weight": kl_weight}
         changes = {**plan_defaults(model), **{name: value for name, value in asked.items() if value is not None}}
-        return cls(total_flops=_NO_LENGTH, horizontal_flips=flips, **changes)  # type: ignore[arg-type]
+        return cls.from_dict({"total_flops": _NO_LENGTH, "horizontal_flips": flips, **changes})
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -41,3 +41,20 @@ def test_extractors_of_installed_packages_are_tried(tmp_path: Path, monkeypatch:
     line = line_with("extractor broken (no_such_module_of_theirs:Net)")
     assert line.startswith("missing ")
     assert "cannot be imported" in line
+
+
+def test_models_are_told_with_their_packages_and_broken_ones_with_their_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "theirs-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[autopv.models]\nbroken = no_such_module_of_theirs:Net\ncopy = autopv.models.hvae:Hvae\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = [line for line in doctor_lines() if " model " in line]
+    shipped = [f"ok       model {name}" for name in ("diffusion", "hvae", "refine")]
+    assert lines[1:] == ["ok       model copy, of theirs 1.0", *shipped]
+    assert lines[0].startswith("missing  model broken, of theirs 1.0: ")
+    assert "No module named" in lines[0]

@@ -132,3 +132,12 @@ def test_a_checkpoint_without_its_tensors_is_refused(make_trainer, tmp_path):
         resume_checkpoint(make_trainer(), tmp_path)
     with pytest.raises(CheckpointError, match="does not fit"):
         load_generator(tmp_path)
+
+
+def test_a_model_whose_package_is_not_installed_names_it(make_trainer, tmp_path):
+    path = save_checkpoint(make_trainer(), tmp_path)
+    assert read_info(tmp_path).model_package is None, "autopv's own"
+    rewrite(path, model_name="theirs", model_package="their-models 1.2")
+    assert read_info(tmp_path).model_package == "their-models 1.2"
+    with pytest.raises(CheckpointError, match=r"'theirs', which is not installed .* the package their-models 1\.2"):
+        load_generator(tmp_path)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autopv.models.base import model_names
 from autopv.report.numbers import distance_text
 from autopv.report.page.facts import Facts
 from autopv.report.page.words import command, date_words
@@ -111,10 +112,10 @@ def _commands(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _plan_flags(plan: Mapping[str, Any], *, model: str) -> list[object]:
-    """The flags of a training plan that is not the default one."""
-    usual = TrainingPlan.asked(model=model)
+    """The flags of a training plan that is not the default one, which without the family's package is not known."""
+    usual = TrainingPlan.asked(model=model).to_dict() if model in model_names() else {}
     names = ("batch_size", "learning_rate", "kl_weight")
-    changed = [name for name in names if plan.get(name, getattr(usual, name)) != getattr(usual, name)]
+    changed = [name for name in names if name in plan and plan[name] != usual.get(name)]
     flags: list[object] = [part for name in changed for part in (f"--{name.replace('_', '-')}", plan[name])]
     return [*flags, "--flips"] if plan.get("horizontal_flips") else flags
 
