@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from autopv.errors import ModelError
-from autopv.models.base import VideoGenerator, build_model, default_size_px, model_names, preset_names
+from autopv.models.base import (
+    VideoGenerator,
+    build_model,
+    default_size_px,
+    model_names,
+    plan_defaults,
+    preset_names,
+)
 from autopv.training.learner import Learner
 from autopv.training.plan import TrainingPlan
 
@@ -17,10 +24,11 @@ BATCH = 4
 
 
 class ModelSuite:
-    """Subclass it with the family's registered name:
+    """Subclass it with the family's name, and a preset that is quick on a CPU:
 
-    class TestHvae(ModelSuite):
-        model = "hvae"
+    class TestMyUNet(ModelSuite):
+        model = "my-unet"
+        preset = "tiny"
     """
 
     model: ClassVar[str]
@@ -87,6 +95,20 @@ class ModelSuite:
         assert not torch.equal(self.loss_of(model, frames), self.loss_of(model, frames, seed=2))
         assert torch.equal(before, torch.random.get_rng_state())
 
+    def test_loss_is_a_mean_over_images(self) -> None:
+        model = self.build()
+        frames, noise = self.frames(model), model.draw_noise(BATCH, generator=_generator(1))
+
+        def loss_of(part: slice) -> Tensor:
+            of_part = {name: value[part] for name, value in noise.items()}
+            weights_T, kl_weight = torch.tensor(self.weights(model)), torch.ones(())
+            return model.loss_terms(frames[part], frame_weights_T=weights_T, noise=of_part, kl_weight=kl_weight)[0]
+
+        with torch.no_grad():
+            parts = torch.stack([loss_of(slice(0, 1)), loss_of(slice(1, 2)), loss_of(slice(2, BATCH))])
+            shares = torch.tensor([1, 1, BATCH - 2]) / BATCH
+            assert torch.allclose(loss_of(slice(None)), (parts * shares).sum(), rtol=1e-4, atol=1e-5)
+
     def test_loss_leaves_the_frames_alone(self) -> None:
         model = self.build()
         frames = self.frames(model)
@@ -128,6 +150,16 @@ class ModelSuite:
         model = self.build()
         cold = model.sample_last_frame(2, generator=_generator(3), temperature=0.5)
         assert not torch.equal(cold, model.sample_last_frame(2, generator=_generator(3)))
+
+    def test_its_state_dict_holds_all_that_samples_depend_on(self) -> None:
+        one, other = self.build(), self.build(seed=6)
+        other.load_state_dict(one.state_dict())
+        samples = [model.eval().sample_last_frame(2, generator=_generator(3)) for model in (one, other)]
+        assert torch.equal(*samples)
+
+    def test_its_settings_of_the_plan_are_ones_that_a_plan_has(self) -> None:
+        plan = TrainingPlan.asked(model=self.model).to_dict()
+        assert plan | dict(plan_defaults(self.model)) == plan
 
     @pytest.mark.slow
     @pytest.mark.parametrize("num_frames", [1, 3])
