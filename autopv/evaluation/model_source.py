@@ -12,7 +12,7 @@ from autopv import __version__
 from autopv.errors import DataError
 from autopv.evaluation.image_source import Decoded, ImageSource, SourceChangedError, fit_image, quantised
 from autopv.models.base import VideoGenerator
-from autopv.training.checkpoint import FILE_NAME, load_generator, model_file, read_info
+from autopv.training.checkpoint import FILE_NAME, check_family, load_generator, model_file, read_info
 from autopv.training.streams import stream
 
 RUN_FILE_NAME = "run.json"
@@ -38,6 +38,7 @@ class ModelSource(ImageSource):
             raise DataError(f"num_samples >= 1 must hold, but got num_samples={num_samples}")
         self.file = model_file(path)
         self.info = read_info(self.file)
+        check_family(self.info, path=self.file)  # now rather than after the features of all real images
         names = [f"{index:06d}" for index in range(num_samples)]
         super().__init__(label, kind="model", names=names, classes=None, has_masks=False)
         self.seed = seed

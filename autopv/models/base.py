@@ -41,8 +41,19 @@ class Sampling:
 class VideoGenerator(nn.Module, ABC):
     """A generator of pseudo videos whose last frame is the image; with one frame it is the plain image generator.
 
-    Subclasses name their presets in `preset_sizes_px` (the first size of each is its default) and take
-    `preset, size_px, channels, num_frames` as keywords. Images and frames are float32 in [0, 1] at every door.
+    A family is a subclass that defines `draw_noise`, `loss_terms`, `sample_frames` and `flops`, names its presets in
+    `preset_sizes_px` (the smallest preset first; the first size of each is its default), and takes
+    `preset, size_px, channels, num_frames` as keywords. Whatever else it is made of, these hold, and a subclass of
+    `autopv.testing.model_suite.ModelSuite` tests them:
+
+    - Images and frames are float32 in [0, 1] at every door; the last frame is the image.
+    - Chance enters by `draw_noise` and by the `generator` of sampling, both on the model's `device`. So no dropout.
+    - The loss is a mean over images, because a batch may be taken in parts. So no statistics over a batch.
+    - A model is built from its keywords alone, also on torch's `meta` device, where its cost is asked for; initial
+      weights come from torch's global generator, which is seeded for that. All that samples depend on is parameters
+      (trained, and averaged for sampling) and buffers (as they stand), and goes by `state_dict`.
+
+    Families of autopv are registered by `register_model`, those of other packages by an entry point (`installed.py`).
     """
 
     preset_sizes_px: ClassVar[Mapping[str, tuple[int, ...]]]
@@ -234,6 +245,19 @@ def model_package(name: str) -> str | None:
     from autopv.models.installed import offered_families, package_of
 
     return next((package_of(point) for point in offered_families().get(name, [])), None)
+
+
+def check_installed(name: str, *, package: str | None, where: str) -> None:
+    """Nothing, if there is a family of that name here. package: where it came from, as `model_package` told.
+
+    Raises:
+        ModelError: there is none; says what to install.
+    """
+    if name not in model_names():
+        raise ModelError(
+            f"{where} needs the model family {name!r}, which is not installed here (families here: "
+            f"{', '.join(model_names())}): install {f'the package {package}' if package else 'its package'}"
+        )
 
 
 def preset_names(name: str) -> tuple[str, ...]:

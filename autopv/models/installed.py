@@ -17,7 +17,7 @@ ENTRY_POINT_GROUP = "autopv.models"
 
 
 def offered_families() -> dict[str, list[EntryPoint]]:
-    """Who offers each name, nothing of it imported: one entry point, or several that contradict each other."""
+    """Who offers each name, without importing anything: one entry point, or several that contradict each other."""
     offered: dict[str, list[EntryPoint]] = {}
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value)):
         points = offered.setdefault(point.name, [])
@@ -40,16 +40,19 @@ def load_installed(name: str, *, registered: type[VideoGenerator] | None) -> typ
         no family that can be built.
     """
     points = offered_families().get(name, [])
-    claims = {point.value: f"{point.value} ({package_of(point)})" for point in points}
+    if not points:
+        return None
+    found = _load(points[0]) if len(points) == 1 else None
+    # A family may be registered by its own module as well.
+    if found is not None and registered in (None, found):
+        return found
+    claims = [f"{point.value} ({package_of(point)})" for point in points]
     if registered is not None:
-        address = f"{registered.__module__}:{registered.__qualname__}"
-        claims[address] = claims.get(address, address)
-    if len(claims) > 1:
-        raise ModelError(
-            f"a model's name must stand for one family, but {name!r} stands for {' and for '.join(claims.values())}; "
-            f"rename one (entry points {ENTRY_POINT_GROUP}), or uninstall its package"
-        )
-    return _load(points[0]) if points else None
+        claims.append(f"{registered.__module__}:{registered.__qualname__}")
+    raise ModelError(
+        f"a model's name must stand for one family, but {name!r} stands for {' and for '.join(claims)}; "
+        f"rename one (entry points {ENTRY_POINT_GROUP}), or uninstall its package"
+    )
 
 
 def _load(point: EntryPoint) -> type[VideoGenerator]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from autopv.errors import BudgetError
-from autopv.models.base import max_frames, model_package
+from autopv.models.base import check_installed, max_frames, model_package
 from autopv.policy import Policy
 from autopv.search.board import Board
 from autopv.search.budget import Budget
@@ -37,6 +37,8 @@ from autopv.training.plan import TrainingPlan
 from autopv.verify.blocks import fresh_seeds
 from autopv.verify.controls import Control, default_controls, random_controls
 
+# Among the versions of a run whose model comes from another package.
+_MODEL_PACKAGE = "model package"
 _TORCH_DEVICE = {"cpu": "cpu", "gpu": "cuda"}
 
 
@@ -154,12 +156,14 @@ def resume_job(path: Path, *, extension: Extension | None = None, listener: List
 
     Raises:
         RunFolderError: no run, another driver works on it, or its data is no longer what it was.
+        ModelError: the family of its model is not installed.
         BudgetError: the extension cannot be added.
         KeyboardInterrupt: the user stopped it again.
     """
     torch.set_num_threads(1)
     folder = RunFolder.open(path)
     settings = folder.settings()
+    check_installed(settings.model, package=settings.versions.get(_MODEL_PACKAGE), where=f"the run {path}")
     folder.lock()
     try:
         budget = Budget.parse(settings.budget)
@@ -332,7 +336,7 @@ def _max_frames(asked: SearchRequest | RunSettings, *, size_px: int) -> int | No
 
 def _model_version(name: str) -> dict[str, str]:
     package = model_package(name)
-    return {} if package is None else {"model": f"of {package}"}
+    return {} if package is None else {_MODEL_PACKAGE: package}
 
 
 def _controls(space: Space, *, seed: int) -> tuple[Control, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autopv import __version__
 from autopv.errors import AutopvError, CheckpointError
-from autopv.models.base import VideoGenerator, build_model, model_names, model_package
+from autopv.models.base import VideoGenerator, build_model, check_installed, model_package
 from autopv.policy.policy import Policy
 from autopv.training.checkpoint_file import FILE_NAME, read_file, write_file
 from autopv.training.course import Course
@@ -22,6 +22,7 @@ __all__ = [
     "BEST_FOLDER",
     "FILE_NAME",
     "CheckpointInfo",
+    "check_family",
     "load_generator",
     "model_file",
     "read_info",
@@ -167,18 +168,12 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> t
     """The model of `model_file(path)` with its averaged weights, ready to sample, and what its checkpoint says.
 
     Raises:
-        CheckpointError: no checkpoint, a damaged or foreign one, one of another format, or one whose family is not
-            installed.
-        ModelError: its family cannot be loaded, or is not built so any more.
+        CheckpointError: no checkpoint, a damaged or foreign one, or one of another format.
+        ModelError: its family is not installed, cannot be loaded, or is not built so any more.
     """
     file = model_file(path)
     info, tensors = _read(file, part=("current/ema/", "current/model/"))
-    if info.model_name not in model_names():
-        package = f"the package {info.model_package}" if info.model_package else "its package"
-        raise CheckpointError(
-            f"{file} holds a model of the family {info.model_name!r}, which is not installed here (families here: "
-            f"{', '.join(model_names())}): install {package}"
-        )
+    check_family(info, path=file)
     model = build_model(
         info.model_name,
         preset=info.preset,
@@ -194,6 +189,11 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> t
     except RuntimeError as error:
         raise CheckpointError(f"{file} does not fit its own model: {error}") from error
     return model.to(device).eval().requires_grad_(False), info
+
+
+def check_family(info: CheckpointInfo, *, path: Path) -> None:
+    """Nothing, if the family of the checkpoint's model is installed. Raises: ModelError that says what is not."""
+    check_installed(info.model_name, package=info.model_package, where=f"the checkpoint {path}")
 
 
 def read_info(path: Path | str) -> CheckpointInfo:

@@ -7,7 +7,7 @@ import pytest
 
 from autopv.errors import ModelError
 from autopv.models import base
-from autopv.models.base import build_model, default_size_px, model_names, model_package, preset_names
+from autopv.models.base import build_model, check_installed, default_size_px, model_names, model_package, preset_names
 from autopv.models.hvae import Hvae
 
 SHIPPED = ("diffusion", "hvae", "refine")
@@ -21,6 +21,8 @@ class Theirs(Hvae):
 @register_model("registered-too")
 class Registered(Hvae):
     pass
+
+ByAnotherName = Registered
 
 class Unfinished(VideoGenerator):
     preset_sizes_px = {"tiny": (8,)}
@@ -122,7 +124,7 @@ def test_one_class_offered_twice_is_one_family(folder: Path) -> None:
     install(folder, "theirs = models_of_a_user:Theirs")
     install(folder, "theirs = models_of_a_user:Theirs", package="under-its-old-name")
     assert preset_names("theirs") == ("tiny",)
-    install(folder, "registered-too = models_of_a_user:Registered", package="registers-as-well")
+    install(folder, "registered-too = models_of_a_user:ByAnotherName", package="registers-as-well")
     for _ in range(2):  # before and after its module has registered it
         assert preset_names("registered-too") == ("tiny", "small", "base")
 
@@ -131,3 +133,13 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_with_how_others_get_kn
     install(folder, "theirs = models_of_a_user:Theirs")
     with pytest.raises(ModelError, match=r"unknown model 'thiers'. Did you mean 'theirs'.* once that package is insta"):
         preset_names("thiers")
+
+
+def test_what_needs_a_family_that_is_not_installed_says_what_to_install(folder: Path) -> None:
+    rule = r"the run of yesterday needs the model family 'theirs', which is not installed here .*: install {}$"
+    with pytest.raises(ModelError, match=rule.format(r"the package their-models 1\.1")):
+        check_installed("theirs", package="their-models 1.1", where="the run of yesterday")
+    with pytest.raises(ModelError, match=rule.format("its package")):
+        check_installed("theirs", package=None, where="the run of yesterday")
+    install(folder, "theirs = models_of_a_user:Theirs")
+    check_installed("theirs", package="their-models 1.1", where="the run of yesterday")

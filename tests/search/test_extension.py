@@ -1,16 +1,18 @@
 """What is added to a run is written down whole, opens the right phase again, and keeps budget for the proof."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autopv.errors import BudgetError, RunFolderError
+from autopv.errors import BudgetError, ModelError, RunFolderError
 from autopv.policy import Policy
 from autopv.search.budget import Budget
 from autopv.search.extension import MOST_BLOCKS, Extension, current_budget, extend, num_blocks, num_reserved
+from autopv.search.job import resume_job
 from autopv.search.ledger import Ledger, VerificationResult
-from autopv.search.run_folder import RunSettings
+from autopv.search.run_folder import RunFolder, RunSettings
 from autopv.search.spending import SAFETY, Speed
 from autopv.search.study import SearchStudy
 from autopv.spaces import Space
@@ -150,3 +152,11 @@ def test_a_budget_that_cannot_be_added_changes_nothing(ledger: Ledger, add: Exte
         add(settings(), budget="+1gpu-h")
     assert ledger.get_state("phase") == "done"
     assert current_budget(ledger, settings()) == Budget.parse("1cpu-h")
+
+
+def test_a_run_whose_model_is_not_installed_here_says_what_is_missing(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    versions = {"model package": "their-models 1.2"}
+    folder.write_settings(replace(settings(), model="theirs", versions=versions))
+    with pytest.raises(ModelError, match=r"run needs the model family 'theirs'.* the package their-models 1\.2"):
+        resume_job(folder.path, extension=Extension(budget="+1cpu-h"))

@@ -4,7 +4,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from training_cases import StopAfter, noise_policy, random_images, rewrite, same_state, same_weights
 
-from autopv.errors import CheckpointError
+from autopv.errors import CheckpointError, ModelError
 from autopv.training.checkpoint import FILE_NAME, load_generator, read_info, resume_checkpoint, save_checkpoint
 
 
@@ -139,5 +139,5 @@ def test_a_model_whose_package_is_not_installed_names_it(make_trainer, tmp_path)
     assert read_info(tmp_path).model_package is None, "autopv's own"
     rewrite(path, model_name="theirs", model_package="their-models 1.2")
     assert read_info(tmp_path).model_package == "their-models 1.2"
-    with pytest.raises(CheckpointError, match=r"'theirs', which is not installed .* the package their-models 1\.2"):
+    with pytest.raises(ModelError, match=r"'theirs', which is not installed .* the package their-models 1\.2"):
         load_generator(tmp_path)
