@@ -29,6 +29,8 @@ class ModelSuite:
     class TestMyUNet(ModelSuite):
         model = "my-unet"
         preset = "tiny"
+
+    Tests that can take over a second are marked `slow`: name that marker in your pytest settings.
     """
 
     model: ClassVar[str]
