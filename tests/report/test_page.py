@@ -225,6 +225,17 @@ def test_without_its_data_a_run_keeps_its_page(run: MakeRun) -> None:
     assert "<img" not in html
 
 
+def test_without_its_models_package_a_run_keeps_its_page_and_tells_all_settings(run: MakeRun) -> None:
+    folder = run("before the first trial")
+    versions = {"model package": "their-models 1.2"}
+    folder.write_settings(replace(folder.settings(), model="theirs", versions=versions))
+    html = page_of(folder)
+    assert "model package their-models 1.2" in text_of(html)
+    (repeat,) = [command for command in commands_of(html) if command.startswith("autopv search")]
+    assert "--model theirs" in repeat
+    assert "--batch-size 32 --learning-rate 0.005 --kl-weight 1.0" in repeat, "which of them are usual is not known"
+
+
 def test_a_run_at_work_is_told_from_one_that_stopped(run: MakeRun) -> None:
     folder = run("in search")
     assert "stopped" in headline_of(page_of(folder))
