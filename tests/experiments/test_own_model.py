@@ -97,6 +97,7 @@ def trained(site: Path, work: Path) -> Path:
 class TestUNetFlow(ModelSuite):
     model = NAME
     preset = "narrow"
+    num_learning_steps = 15
 
     def test_it_is_known_by_its_name_and_package(self) -> None:
         assert NAME in model_names()
