@@ -1,6 +1,5 @@
 """What every generator family promises, and the registry of families."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from autopv.errors import ModelError, nearest
+from autopv.models.classes import UNLABELLED, check_labels, draw_labels
+from autopv.models.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -20,38 +21,21 @@ class LossTerms:
     terms: Mapping[str, Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How a family that samples in many passes does it.
-
-    num_steps: of the sampler. churn: how much noise is taken away and added anew on the way, over all steps; 0: none,
-    so that the samples are a function of the noise they start from.
-    """
-
-    num_steps: int
-    churn: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ModelError(f"sampling takes at least 1 step, but got num_steps={self.num_steps}")
-        if not 0 <= self.churn < math.inf:
-            raise ModelError(f"churn must be a number from 0 on, but got churn={self.churn}")
-
-
 class VideoGenerator(nn.Module, ABC):
     """A generator of pseudo videos whose last frame is the image; with one frame it is the plain image generator.
 
     A family is a subclass that defines `draw_noise`, `loss_terms`, `sample_frames` and `flops`, names its presets in
     `preset_sizes_px` (the smallest preset first; the first size of each is its default), and takes
-    `preset, size_px, channels, num_frames` as keywords. Whatever else it is made of, these hold, and a subclass of
-    `autopv.testing.model_suite.ModelSuite` tests them:
+    `preset, size_px, channels, num_frames` as keywords, and `num_classes` where it sets `takes_classes`. Whatever else it
+    is made of, these hold, and a subclass of `autopv.testing.model_suite.ModelSuite` tests them:
 
-    - Images and frames are float32 in [0, 1] at every door; the last frame is the image.
+    - Images and frames are float32 in [0, 1] at every door; the last frame is the image. Labels are int64, from 0 on, and
+      -1 for an image whose class is not known.
     - Chance enters by `draw_noise` and by the `generator` of sampling, both on the model's `device`. So no dropout.
     - The loss is a mean over images, because a batch may be taken in parts. So no statistics over a batch.
     - A model is built from its keywords alone, also on torch's `meta` device, where its cost is asked for; initial
       weights come from torch's global generator, which is seeded for that. All that samples depend on is parameters
-      (trained, and averaged for sampling) and buffers (as they stand), and goes by `state_dict`.
+      (trained, and averaged for sampling) and buffers (as they stand), and goes by `state_dict`; but for `class_counts`.
 
     Families of autopv are registered by `register_model`, those of other packages by an entry point (`installed.py`).
     """
@@ -61,8 +45,13 @@ class VideoGenerator(nn.Module, ABC):
     """Settings of the training plan that are better for this family than the plan's own defaults."""
     sampling: Sampling | None = None
     """How it is sampled, where that takes many passes; can be set to another one."""
+    takes_classes: ClassVar[bool] = False
+    """Whether the class of an image can be a condition; without classes a model is the same to the bit."""
+    class_counts: Tensor
+    """Of a model with classes: the training images of each, then those without; what is sampled without labels has
+    their shares. Can be set; a checkpoint's loader does."""
 
-    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int) -> None:
+    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int, num_classes: int = 0) -> None:
         super().__init__()
         family = type(self).__name__
         if preset not in self.preset_sizes_px:
@@ -87,6 +76,13 @@ class VideoGenerator(nn.Module, ABC):
         self.size_px = size_px
         self.channels = channels
         self.num_frames = num_frames
+        if num_classes < 0:
+            raise ModelError(f"num_classes >= 0 must hold, but got num_classes={num_classes}")
+        if num_classes > 0 and not self.takes_classes:
+            raise ModelError(f"{family} knows no classes, but got num_classes={num_classes}: train it without")
+        self.num_classes = num_classes
+        if num_classes > 0:
+            self.register_buffer("class_counts", torch.tensor([1] * num_classes + [0]), persistent=False)
 
     def loss(
         self,
@@ -100,18 +96,18 @@ class VideoGenerator(nn.Module, ABC):
         """The training loss of one batch of videos; `frame_weights_T` weighs each frame's part, the last one's is 1.
 
         `kl_weight` says how often the rate counts (the divergence of the latents from their prior) in families that
-        have one; at 1 the loss is the bound they stand for.
+        have one; at 1 the loss is the bound they stand for. Without labels no image's class is known.
 
         Raises:
             ModelError: the videos, weights or labels do not fit the model.
         """
         self.check_frames(frames_BTCHW, frame_weights_T=frame_weights_T)
-        self.check_unlabelled(labels)
         total, terms = self.loss_terms(
             frames_BTCHW,
             frame_weights_T=frames_BTCHW.new_tensor(frame_weights_T),
             noise=self.draw_noise(len(frames_BTCHW), generator=generator),
             kl_weight=frames_BTCHW.new_tensor(kl_weight),
+            **self.condition(labels, num_images=len(frames_BTCHW)),
         )
         return LossTerms(total, {name: value.detach() for name, value in terms.items()})
 
@@ -127,12 +123,18 @@ class VideoGenerator(nn.Module, ABC):
 
     @abstractmethod
     def loss_terms(
-        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], kl_weight: Tensor
+        self,
+        frames_BTCHW: Tensor,
+        *,
+        frame_weights_T: Tensor,
+        noise: Mapping[str, Tensor],
+        kl_weight: Tensor,
+        labels_B: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total loss and its named parts, scalars: `loss` of checked input without chance.
 
         A function of tensors alone, so that it can be compiled as one graph, and a mean over images, so that a batch
-        can be taken in parts.
+        can be taken in parts. `labels_B` is given only to a model with classes.
         """
 
     def sample_last_frame(
@@ -158,8 +160,9 @@ class VideoGenerator(nn.Module, ABC):
         """The same if the model had that many frames."""
         if num_frames == self.num_frames:
             return self.flops()
+        shape = {"size_px": self.size_px, "channels": self.channels, "num_frames": num_frames}
         with torch.device("meta"):
-            other = type(self)(preset=self.preset, size_px=self.size_px, channels=self.channels, num_frames=num_frames)
+            other = type(self)(preset=self.preset, **shape, **_of_classes(self.num_classes))
         return other.flops()
 
     @property
@@ -192,12 +195,37 @@ class VideoGenerator(nn.Module, ABC):
         """Nothing, if no labels were given.
 
         Raises:
-            ModelError: labels were given to a family that would ignore them.
+            ModelError: labels were given to a model that would ignore them.
         """
         if labels is not None:
             raise ModelError(
-                f"{type(self).__name__} does not use labels, but got {tuple(labels.shape)} of them: leave labels out"
+                f"this {type(self).__name__} was built without classes and does not use labels, but got "
+                f"{tuple(labels.shape)} of them: leave labels out"
             )
+
+    def condition(self, labels: Tensor | None, *, num_images: int) -> dict[str, Tensor]:
+        """What `loss_terms` takes besides, on the model's device: `labels_B`, of a model with classes.
+
+        Raises:
+            ModelError: the labels do not fit the images, or the model has no classes.
+        """
+        if self.num_classes == 0:
+            self.check_unlabelled(labels)
+            return {}
+        if labels is None:
+            return {"labels_B": torch.full((num_images,), UNLABELLED, device=self.device)}
+        check_labels(labels, num_images=num_images, num_classes=self.num_classes)
+        return {"labels_B": labels.to(self.device)}
+
+    def labels_to_sample(self, labels: Tensor | None, *, num_images: int, generator: torch.Generator) -> Tensor | None:
+        """The given labels_B, checked, or such as `class_counts` makes likely; None of a model without classes.
+
+        Raises:
+            ModelError: the labels do not fit the images, or the model has no classes.
+        """
+        if labels is None and self.num_classes > 0:
+            return draw_labels(self.class_counts, num_images, generator=generator)
+        return self.condition(labels, num_images=num_images).get("labels_B")
 
 
 Family = TypeVar("Family", bound=type[VideoGenerator])
@@ -220,17 +248,24 @@ def register_model(name: str) -> Callable[[Family], Family]:
     return register
 
 
-def build_model(name: str, *, preset: str, size_px: int, channels: int, num_frames: int, seed: int) -> VideoGenerator:
+def build_model(
+    name: str, *, preset: str, size_px: int, channels: int, num_frames: int, seed: int, num_classes: int = 0
+) -> VideoGenerator:
     """A freshly initialised model on the CPU: equal arguments give equal weights, whatever was drawn before.
 
     Raises:
-        ModelError: unknown name or preset (with the nearest one), or a shape that the preset cannot serve.
+        ModelError: unknown name or preset (with the nearest one), a shape that the preset cannot serve, or classes for
+            a family that knows none.
     """
     family = _family(name)
+    if num_classes > 0 and not family.takes_classes:
+        able = [other for other, kind in sorted(_registered().items()) if kind.takes_classes]
+        raise ModelError(f"model {name!r} knows no classes: train it without, or take one of {', '.join(able)}")
     # torch.nn initialises from the global generator: fork it, so that neither side sees the other.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return family(preset=preset, size_px=size_px, channels=channels, num_frames=num_frames)
+        shape = {"size_px": size_px, "channels": channels, "num_frames": num_frames}
+        return family(preset=preset, **shape, **_of_classes(num_classes))
 
 
 def model_names() -> tuple[str, ...]:
@@ -297,6 +332,11 @@ def plan_defaults(name: str) -> Mapping[str, float]:
         ModelError: unknown family.
     """
     return _family(name).plan_defaults
+
+
+def _of_classes(num_classes: int) -> dict[str, int]:
+    # A family that knows no classes need not take the keyword.
+    return {"num_classes": num_classes} if num_classes else {}
 
 
 def _family(name: str) -> type[VideoGenerator]:

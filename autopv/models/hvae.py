@@ -7,11 +7,13 @@ sees all frames.
 Source: Chen et al., arXiv 2410.20158 (the pseudo-video idea); Child, arXiv 2011.10650 (VDVAE), of which ladder.py
 holds the parts. Different here: the likelihood is a Gaussian of one learned scale by default, the last frame's, to
 which the other frames are held (see `Hvae.loss_terms`); VDVAE's mixture of logistics can be had instead.
+
+An image's class, where the model has classes, is added to the top-down state at every stage: prior and posterior know.
 """
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +27,8 @@ from autopv.models.ladder import (
     Level,
     Stage,
     change_width,
+    class_embeddings,
+    embed_classes,
     encode,
     encoder_parts,
     fitting_stages,
@@ -91,9 +95,11 @@ class Hvae(VideoGenerator):
     """The hierarchical VAE; with `num_frames=1` the image VAE itself."""
 
     preset_sizes_px: ClassVar[Mapping[str, tuple[int, ...]]] = {name: p.sizes_px for name, p in PRESETS.items()}
+    takes_classes: ClassVar[bool] = True
 
-    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int) -> None:
-        super().__init__(preset=preset, size_px=size_px, channels=channels, num_frames=num_frames)
+    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int, num_classes: int = 0) -> None:
+        shape = {"size_px": size_px, "channels": channels, "num_frames": num_frames}
+        super().__init__(preset=preset, **shape, num_classes=num_classes)
         self.patch_px = PRESETS[preset].patch_px
         self.stages = _stages(preset, size_px=size_px)
         plan = [stage for stage in self.stages for _ in range(stage.num_levels)]
@@ -114,6 +120,7 @@ class Hvae(VideoGenerator):
         self.heads = nn.ModuleList(
             Head(plan[i], size_px=size_px, num_outputs=n) for i, n in zip(self.read_off, outputs, strict=True)
         )
+        self.of_class = class_embeddings(self.stages, num_classes=num_classes)
         # One layout throughout, the one `Mix` needs.
         self.to(memory_format=torch.channels_last)
 
@@ -128,7 +135,13 @@ class Hvae(VideoGenerator):
         return {"latents": torch.randn(num_images, num_latents, generator=generator, device=self.device)}
 
     def loss_terms(
-        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], kl_weight: Tensor
+        self,
+        frames_BTCHW: Tensor,
+        *,
+        frame_weights_T: Tensor,
+        noise: Mapping[str, Tensor],
+        kl_weight: Tensor,
+        labels_B: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The negative evidence bound in nats per channel value of the image, up to a constant, if `kl_weight` is 1.
 
@@ -138,10 +151,11 @@ class Hvae(VideoGenerator):
         """
         frames = frames_BTCHW * 2 - 1
         features, latents = self._encode(frames.flatten(1, 2)), self._split_latents(noise["latents"])
+        of_class = embed_classes(self.of_class, labels_B)
         state, rates = self._first_state(len(frames)), []
         painted: list[Tensor] = []
         for index, level in enumerate(self.levels):
-            state = self._rise(state, index=index)
+            state = self._enter(state, index=index, of_class=of_class)
             state, kl = level.infer(state, features[self._stage_of_level[index]], noise=latents[index])  # type: ignore[operator]
             rates.append(kl)
             if index in self.read_off:
@@ -167,25 +181,34 @@ class Hvae(VideoGenerator):
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
         """New images_BCHW in [0, 1]; `temperature` scales every prior's standard deviation."""
-        self.check_unlabelled(labels)
         last = self.read_off[-1:]
-        return self._sample(num_images, read_off=last, generator=generator, temperature=temperature)[:, 0]
+        return self._sample(num_images, labels, read_off=last, generator=generator, temperature=temperature)[:, 0]
 
     def sample_frames(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
-        self.check_unlabelled(labels)
-        return self._sample(num_images, read_off=self.read_off, generator=generator, temperature=temperature)
+        every = self.read_off
+        return self._sample(num_images, labels, read_off=every, generator=generator, temperature=temperature)
 
     @torch.no_grad()
     def _sample(
-        self, num_images: int, *, read_off: tuple[int, ...], generator: torch.Generator, temperature: float
+        self,
+        num_images: int,
+        labels: Tensor | None,
+        *,
+        read_off: tuple[int, ...],
+        generator: torch.Generator,
+        temperature: float,
     ) -> Tensor:
         """The frames_BTCHW read off after these levels."""
+        of_class = embed_classes(
+            self.of_class, self.labels_to_sample(labels, num_images=num_images, generator=generator)
+        )
         state, frames = self._first_state(num_images), []
         latents = self._split_latents(self.draw_noise(num_images, generator=generator)["latents"])
         for index, level in enumerate(self.levels):
-            state = level.draw(self._rise(state, index=index), noise=latents[index] * temperature)  # type: ignore[operator]
+            state = self._enter(state, index=index, of_class=of_class)
+            state = level.draw(state, noise=latents[index] * temperature)  # type: ignore[operator]
             if index in read_off:
                 frames.append(self.heads[self.read_off.index(index)](state))
         uniforms_BUHW = torch.rand(
@@ -204,6 +227,7 @@ class Hvae(VideoGenerator):
         placed += [(conv, stage.side) for conv, stage in zip(self.widen, stages[:-1], strict=True)]
         placed += [(level, stage.side) for level, stage in zip(self.levels, self.level_stages, strict=True)]
         placed += [(h, self.level_stages[i].side) for h, i in zip(self.heads, self.read_off, strict=True)]
+        placed += [(embedding, 1) for embedding in self.of_class]
         return placed_flops(placed)
 
     def _encode(self, frames_BCHW: Tensor) -> list[Tensor]:
@@ -214,13 +238,14 @@ class Hvae(VideoGenerator):
     def _first_state(self, num_images: int) -> Tensor:
         return self.start.expand(num_images, -1, -1, -1)
 
-    def _rise(self, state: Tensor, *, index: int) -> Tensor:
-        """The state at the resolution of level `index`."""
+    def _enter(self, state: Tensor, *, index: int, of_class: Sequence[Tensor]) -> Tensor:
+        """The state before level `index`: at its resolution, told the class where a stage begins."""
         stage = self._stage_of_level[index]
-        side = self.stages[stage].side
-        if state.shape[-1] == side:
+        if index > 0 and stage == self._stage_of_level[index - 1]:
             return state
-        return rise(state, side=side, widen=self.widen[stage - 1])
+        if index > 0:
+            state = rise(state, side=self.stages[stage].side, widen=self.widen[stage - 1])
+        return state + of_class[stage] if of_class else state
 
     def _split_latents(self, latents: Tensor) -> list[Tensor]:
         return split_latents(latents, shapes=self._latent_shapes)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autopv.models.classes import ClassEmbedding
+
 # Log scales of prior and posterior stay in here: exp() of them neither overflows nor vanishes in float32.
 LOG_SCALE_RANGE = (-6.0, 3.0)
 
@@ -160,6 +162,16 @@ def encode(h: Tensor, *, blocks: nn.ModuleList, narrow: nn.ModuleList, stages: S
     return features
 
 
+def class_embeddings(stages: Sequence[Stage], *, num_classes: int) -> nn.ModuleList:
+    """One embedding of an image's class for each stage; none without classes."""
+    return nn.ModuleList(ClassEmbedding(num_classes, width=stage.width) for stage in stages if num_classes > 0)
+
+
+def embed_classes(embeddings: nn.ModuleList, labels_B: Tensor | None) -> list[Tensor]:
+    """What each stage adds to the state, the same at every position; nothing at all without labels."""
+    return [] if labels_B is None else [embedding(labels_B)[:, :, None, None] for embedding in embeddings]
+
+
 def rise(state: Tensor, *, side: int, widen: nn.Module) -> Tensor:
     """The state at a finer stage."""
     return F.interpolate(widen(state), size=side, mode="nearest")
@@ -183,4 +195,5 @@ def change_width(before: int, after: int) -> nn.Module:
 
 def num_weights(module: nn.Module) -> int:
     """Of convolutions and matrix products: each costs a multiply-add per position."""
-    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    kinds = (nn.Conv2d, nn.Linear, ClassEmbedding)
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, kinds))

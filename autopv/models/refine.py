@@ -9,13 +9,15 @@ sees a true frame: in training too each step goes on from what the steps before 
 pass through all of them, and the corrupted frames say what should have come out. So what sampling meets differs from
 training only as in any VAE, by prior and posterior. Sampling takes as many passes as there are frames.
 
+An image's class, where the model has classes, is told to every step, at every stage.
+
 Source: Gregor et al., arXiv 1502.04623 (DRAW: a canvas to which steps with shared weights add, every one with latents
 of its own); Chen et al., arXiv 2410.20158 (the pseudo video). The parts are hvae's (ladder.py).
 """
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +32,8 @@ from autopv.models.ladder import (
     Level,
     Stage,
     change_width,
+    class_embeddings,
+    embed_classes,
     fitting_stages,
     placed_flops,
     rise,
@@ -94,9 +98,11 @@ class Refine(VideoGenerator):
     """The refining generator; with `num_frames=1` a ladder VAE."""
 
     preset_sizes_px: ClassVar[Mapping[str, tuple[int, ...]]] = {name: p.sizes_px for name, p in PRESETS.items()}
+    takes_classes: ClassVar[bool] = True
 
-    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int) -> None:
-        super().__init__(preset=preset, size_px=size_px, channels=channels, num_frames=num_frames)
+    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int, num_classes: int = 0) -> None:
+        shape = {"size_px": size_px, "channels": channels, "num_frames": num_frames}
+        super().__init__(preset=preset, **shape, num_classes=num_classes)
         patch_px = PRESETS[preset].patch_px
         stages = fitting_stages(PRESETS[preset].stages, size_px=size_px, patch_px=patch_px)
         plan = [stage for stage in stages for _ in range(stage.num_levels)]
@@ -117,6 +123,7 @@ class Refine(VideoGenerator):
         with torch.no_grad():
             self.head.paint.weight.div_(num_frames)
             self.head.paint.bias.div_(num_frames)
+        self.of_class = class_embeddings(stages, num_classes=num_classes)
         self.to(memory_format=torch.channels_last)
 
     def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -125,7 +132,13 @@ class Refine(VideoGenerator):
         return {"latents": torch.randn(num_images, num_latents, generator=generator, device=self.device)}
 
     def loss_terms(
-        self, frames_BTCHW: Tensor, *, frame_weights_T: Tensor, noise: Mapping[str, Tensor], kl_weight: Tensor
+        self,
+        frames_BTCHW: Tensor,
+        *,
+        frame_weights_T: Tensor,
+        noise: Mapping[str, Tensor],
+        kl_weight: Tensor,
+        labels_B: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The negative evidence bound in nats per channel value of the image, up to a constant, if `kl_weight` is 1.
 
@@ -133,6 +146,7 @@ class Refine(VideoGenerator):
         the last frame alone moves.
         """
         frames = frames_BTCHW * 2 - 1
+        of_class = embed_classes(self.of_class, labels_B)
         features, rates = self.watch(frames.flatten(1, 2)), []
         canvas, errors = frames.new_zeros(frames[:, 0].shape), []
         for t, latents in enumerate(self._split_latents(noise["latents"])):
@@ -142,7 +156,7 @@ class Refine(VideoGenerator):
                 rates.append(kl)
                 return state
 
-            canvas = self._step(canvas, t=t, pass_level=infer)
+            canvas = self._step(canvas, t=t, pass_level=infer, of_class=of_class)
             errors.append(F.mse_loss(canvas, frames[:, t]))
         score, _, log_scale = self.likelihood.score(canvas, frames[:, -1])
         rate = torch.stack(rates).sum() / frames[:, -1].numel()
@@ -158,7 +172,9 @@ class Refine(VideoGenerator):
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
         """New videos, a pass for each frame; `temperature` scales every prior's standard deviation."""
-        self.check_unlabelled(labels)
+        of_class = embed_classes(
+            self.of_class, self.labels_to_sample(labels, num_images=num_images, generator=generator)
+        )
         canvas = torch.zeros(num_images, self.channels, self.size_px, self.size_px, device=self.device)
         frames = []
         noise = self.draw_noise(num_images, generator=generator)["latents"]
@@ -167,7 +183,7 @@ class Refine(VideoGenerator):
             def draw(index: int, level: Level, state: Tensor, latents: list[Tensor] = latents) -> Tensor:
                 return level.draw(state, noise=latents[index] * temperature)
 
-            canvas = self._step(canvas, t=t, pass_level=draw)
+            canvas = self._step(canvas, t=t, pass_level=draw, of_class=of_class)
             frames.append(canvas)
         return ((torch.stack(frames, 1) + 1) / 2).clamp(0, 1)
 
@@ -176,9 +192,10 @@ class Refine(VideoGenerator):
         placed += [(conv, stage.side) for conv, stage in zip(self.widen, self.stages[:-1], strict=True)]
         placed += [(level, self.stages[i].side) for level, i in zip(self.levels, self._stage_of_level, strict=True)]
         looks = 0.0 if self.look is None else (self.num_frames - 1) * self.look.flops()
-        return self.watch.flops() + looks + self.num_frames * placed_flops(placed)
+        classes = sum(placed_flops([(embedding, 1)]) for embedding in self.of_class)
+        return self.watch.flops() + looks + self.num_frames * placed_flops(placed) + classes
 
-    def _step(self, canvas: Tensor, *, t: int, pass_level: PassLevel) -> Tensor:
+    def _step(self, canvas: Tensor, *, t: int, pass_level: PassLevel, of_class: Sequence[Tensor]) -> Tensor:
         """The frame after step t, from the one before."""
         seen = None if self.look is None or t == 0 else self.look(canvas)
         side = self.stages[0].side
@@ -186,12 +203,16 @@ class Refine(VideoGenerator):
         stage = 0
         if seen is not None:
             state = state + seen[0]
+        if of_class:
+            state = state + of_class[0]
         for index, level in enumerate(self.levels):
             if self._stage_of_level[index] != stage:
                 stage += 1
                 state = rise(state, side=self.stages[stage].side, widen=self.widen[stage - 1]) + self.start[stage][t]
                 if seen is not None:
                     state = state + seen[stage]
+                if of_class:
+                    state = state + of_class[stage]
             state = pass_level(index, level, state)  # type: ignore[arg-type]
         painted: Tensor = canvas + self.head(state).float()
         return painted

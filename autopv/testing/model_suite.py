@@ -38,18 +38,30 @@ class ModelSuite:
     channels: ClassVar[int] = 1
     num_learning_steps: ClassVar[int] = 30
     """In which it must get half of the way to a constant image."""
+    num_class_steps: ClassVar[int] = 60
+    """In which a family that takes classes must tell dark images from bright ones by their labels."""
 
-    def build(self, *, num_frames: int = 3, seed: int = 0) -> VideoGenerator:
-        """The family's model at its preset's default size."""
-        size_px = default_size_px(self.model, self.preset)
+    def build(
+        self, *, num_frames: int = 3, seed: int = 0, num_classes: int = 0, size_px: int | None = None
+    ) -> VideoGenerator:
+        """The family's model, at its preset's default size unless told otherwise."""
         return build_model(
             self.model,
             preset=self.preset,
-            size_px=size_px,
+            size_px=size_px or default_size_px(self.model, self.preset),
             channels=self.channels,
             num_frames=num_frames,
+            num_classes=num_classes,
             seed=seed,
         )
+
+    def build_with_classes(self, *, num_frames: int = 2, num_classes: int = 3) -> VideoGenerator:
+        """The family's model of small images of classes; a family that takes none skips the test."""
+        kind = type(self.build(num_frames=1))
+        if not kind.takes_classes:
+            pytest.skip(f"{self.model} takes no classes")
+        size_px = min(kind.preset_sizes_px[self.preset])
+        return self.build(num_frames=num_frames, num_classes=num_classes, size_px=size_px)
 
     def frames(self, model: VideoGenerator, *, batch: int = BATCH, seed: int = 0) -> Tensor:
         """Random videos frames_BTCHW in [0, 1] of the model's shape."""
@@ -60,10 +72,13 @@ class ModelSuite:
         """A weight for every frame, the last one's 1."""
         return [0.1] * (model.num_frames - 1) + [1.0]
 
-    def loss_of(self, model: VideoGenerator, frames_BTCHW: Tensor, *, seed: int = 1) -> Tensor:
+    def loss_of(
+        self, model: VideoGenerator, frames_BTCHW: Tensor, *, seed: int = 1, labels: Tensor | None = None
+    ) -> Tensor:
         """The total loss by a fixed draw."""
         generator = _generator(seed)
-        return model.loss(frames_BTCHW, frame_weights_T=self.weights(model), generator=generator).total_loss.detach()
+        loss = model.loss(frames_BTCHW, frame_weights_T=self.weights(model), labels=labels, generator=generator)
+        return loss.total_loss.detach()
 
     def test_the_name_and_presets_are_registered(self) -> None:
         assert self.model in model_names()
@@ -207,6 +222,83 @@ class ModelSuite:
             )
         end = (model.sample_last_frame(8, generator=_generator(1)) - 0.8).abs().mean()
         assert float(end) < 0.5 * float(start)
+
+    def test_labels_are_refused_where_there_are_no_classes(self) -> None:
+        model = self.build(num_frames=2)
+        labels = torch.zeros(BATCH, dtype=torch.int64)
+        with pytest.raises(ModelError, match="without classes"):
+            self.loss_of(model, self.frames(model), labels=labels)
+        with pytest.raises(ModelError, match="without classes"):
+            model.sample_frames(BATCH, labels=labels, generator=_generator(0))
+
+    def test_labels_that_do_not_fit_are_refused(self) -> None:
+        model = self.build_with_classes()
+        frames = self.frames(model)
+        wrong = {
+            "one per image": torch.zeros(BATCH - 1, dtype=torch.int64),
+            "int64": torch.zeros(BATCH),
+            "but got 3": torch.tensor([0, 1, 2, 3]),
+            "but got -2": torch.tensor([0, -2, 2, -1]),
+        }
+        for says, labels in wrong.items():
+            with pytest.raises(ModelError, match=says):
+                self.loss_of(model, frames, labels=labels)
+            with pytest.raises(ModelError, match=says):
+                model.sample_last_frame(BATCH, labels=labels, generator=_generator(0))
+
+    def test_classes_change_neither_the_other_weights_nor_what_is_known_of_unlabelled_images(self) -> None:
+        model = self.build_with_classes()
+        plain = self.build(num_frames=2, size_px=model.size_px)
+        weights = model.state_dict()
+        assert weights.keys() > plain.state_dict().keys()
+        assert all(torch.equal(weights[name], value) for name, value in plain.state_dict().items())
+        frames = self.frames(model)
+        unlabelled = torch.full((BATCH,), -1)
+        assert torch.equal(self.loss_of(model, frames, labels=unlabelled), self.loss_of(plain, frames))
+        assert torch.equal(self.loss_of(model, frames), self.loss_of(plain, frames))
+        images = model.sample_last_frame(BATCH, labels=unlabelled, generator=_generator(3))
+        assert torch.equal(images, plain.sample_last_frame(BATCH, generator=_generator(3)))
+        assert torch.equal(images, model.sample_frames(BATCH, labels=unlabelled, generator=_generator(3))[:, -1])
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("num_frames", [1, 3])
+    def test_stated_flops_count_the_classes(self, num_frames: int) -> None:
+        model = self.build_with_classes(num_frames=num_frames, num_classes=1000)
+        labels = torch.zeros(BATCH, dtype=torch.int64)
+        with FlopCounterMode(display=False) as counter:
+            self.loss_of(model, self.frames(model), labels=labels)
+        assert model.flops_per_image(num_frames) == pytest.approx(counter.get_total_flops() / BATCH, rel=0.02)
+        assert self.build_with_classes(num_frames=2, num_classes=1000).flops_per_image(num_frames) == model.flops()
+
+    @pytest.mark.slow
+    def test_each_label_gives_its_own_images_and_none_gives_the_mixture(self) -> None:
+        model = self.build_with_classes(num_frames=1, num_classes=2)
+        labels = torch.arange(16) % 2
+        # Not further apart: the label must still tell something when a little of the image is known.
+        values = torch.where(labels == 0, 0.35, 0.65)[:, None, None, None, None]
+        target = values.expand(-1, 1, model.channels, model.size_px, model.size_px).contiguous()
+        learner = Learner(model, plan=TrainingPlan(total_flops=1e9))
+        rate = model.plan_defaults.get("learning_rate", learner.plan.learning_rate)
+        for step in range(self.num_class_steps):
+            learner.step(
+                target,
+                labels=labels,
+                frame_weights_T=[1.0],
+                kl_weight=1.0,
+                learning_rate=rate,
+                generator=_generator(step),
+            )
+        assert not torch.equal(
+            self.loss_of(model, target, labels=labels), self.loss_of(model, target, labels=1 - labels)
+        )
+        images = model.sample_last_frame(16, labels=labels, generator=_generator(1))
+        assert torch.equal(images.mean((1, 2, 3)) > 0.5, labels == 1)
+        model.class_counts = torch.tensor([12, 4, 0])
+        before = torch.random.get_rng_state()
+        mixture = model.sample_frames(16, generator=_generator(1))[:, -1]
+        assert torch.equal(mixture, model.sample_last_frame(16, generator=_generator(1)))
+        assert torch.equal(before, torch.random.get_rng_state())
+        assert int((mixture.mean((1, 2, 3)) > 0.5).sum()) == 4
 
     def test_docstrings_are_its_own(self) -> None:
         family = type(self.build())

@@ -56,8 +56,9 @@ class Learner:
         kl_weight: float,
         learning_rate: float,
         generator: torch.Generator,
+        labels: Tensor | None = None,
     ) -> LossTerms:
-        """The loss terms before one optimiser step on these videos.
+        """The loss terms before one optimiser step on these videos, whose classes are `labels`.
 
         A batch that does not fit the memory is taken in twice as many parts, from then on, until single images do not.
 
@@ -67,9 +68,12 @@ class Learner:
         self.model.train()
         self.model.check_frames(frames_BTCHW, frame_weights_T=frame_weights_T)
         noise = self.model.draw_noise(len(frames_BTCHW), generator=generator)
+        condition = self.model.condition(labels, num_images=len(frames_BTCHW))
         while True:
             try:
-                loss = self._backward(frames_BTCHW, frame_weights_T=frame_weights_T, noise=noise, kl_weight=kl_weight)
+                loss = self._backward(
+                    frames_BTCHW, condition, frame_weights_T=frame_weights_T, noise=noise, kl_weight=kl_weight
+                )
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.execution.num_parts >= len(frames_BTCHW):
@@ -93,7 +97,13 @@ class Learner:
         return loss
 
     def _backward(
-        self, frames_BTCHW: Tensor, *, frame_weights_T: Sequence[float], noise: Mapping[str, Tensor], kl_weight: float
+        self,
+        frames_BTCHW: Tensor,
+        condition: Mapping[str, Tensor],
+        *,
+        frame_weights_T: Sequence[float],
+        noise: Mapping[str, Tensor],
+        kl_weight: float,
     ) -> LossTerms:
         """The loss terms of a batch, its gradients in place."""
         self._optimizer.zero_grad()
@@ -109,6 +119,7 @@ class Learner:
                     frame_weights_T=weights_T,
                     noise={name: value[part] for name, value in noise.items()},
                     kl_weight=of_kl,
+                    **{name: value[part] for name, value in condition.items()},
                 )
             torch.autograd.backward(part_total * share)
             total = part_total.detach() * share + (0 if total is None else total)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from autopv.errors import ModelError
 from autopv.models import diffusion
-from autopv.models.base import Sampling, build_model
+from autopv.models.base import build_model
 from autopv.models.diffusion import DATA_SD, Diffusion
+from autopv.models.sampling import Sampling
 from autopv.testing.model_suite import ModelSuite
 from autopv.training.learner import Learner
 from autopv.training.plan import TrainingPlan
@@ -19,12 +20,14 @@ from autopv.training.plan import TrainingPlan
 class TestDiffusion(ModelSuite):
     model = "diffusion"
     num_learning_steps = 80
+    num_class_steps = 50
 
 
 class TestDiffusionInColour(ModelSuite):
     model = "diffusion"
     channels = 3
     num_learning_steps = 80
+    num_class_steps = 50
 
 
 def build(*, num_frames: int = 1, size_px: int = 16, preset: str = "tiny", channels: int = 1) -> Diffusion:
@@ -139,3 +142,54 @@ def test_two_kinds_of_images_come_as_often_as_in_the_data() -> None:
     dark_share = float((means < 0.4).float().mean())
     assert bright_share + dark_share > 0.9
     assert 0.12 < bright_share < 0.38
+
+
+class Leaning(torch.nn.Module):
+    """In a denoiser's place: expects grey 0 of an unlabelled image and, of class k, (k + 1) / 10; in one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = torch.nn.Parameter(torch.zeros(()))
+        self.passes: list[Tensor] = []
+
+    def forward(self, scaled: Tensor, quarter_log_level: Tensor, labels_B: Tensor) -> Tensor:
+        self.passes.append(labels_B)
+        level = (4 * quarter_log_level).exp()[:, None, None, None]
+        total = (level.square() + DATA_SD**2).sqrt()
+        clean = ((labels_B + 1) / 10)[:, None, None, None]
+        return (clean - DATA_SD**2 / total * scaled) / (level * DATA_SD / total)
+
+
+def test_guidance_goes_from_what_is_drawn_without_the_class_as_many_times_as_far_as_its_class_asks() -> None:
+    """Ho and Salimans, eq. 6: D_none + w (D_class - D_none)."""
+    model = build_model("diffusion", preset="tiny", size_px=16, channels=1, num_frames=1, seed=0, num_classes=3)
+    assert isinstance(model, Diffusion)
+    labels = torch.tensor([0, 1, 2, -1])
+    for guidance, num_passes in ((1.0, 5), (0.0, 10), (2.5, 10)):
+        model.denoiser = leaning = Leaning()  # type: ignore[assignment]
+        model.sampling = Sampling(num_steps=3, guidance=guidance)
+        images = model.sample_last_frame(4, labels=labels, generator=generator()) * 2 - 1
+        expected = guidance * (labels + 1) / 10
+        assert torch.allclose(images.mean((1, 2, 3)), expected, atol=1e-5)
+        assert len(leaning.passes) == num_passes
+
+
+def test_guidance_needs_classes_and_a_number_that_makes_sense() -> None:
+    model = build()
+    model.sampling = replace(model.sampling, guidance=2.0)
+    with pytest.raises(ModelError, match="without classes"):
+        model.sample_last_frame(1, generator=generator())
+    for wrong in (-1.0, math.inf, math.nan):
+        with pytest.raises(ModelError, match="guidance"):
+            Sampling(num_steps=5, guidance=wrong)
+
+
+def test_a_tenth_of_the_classes_is_kept_from_the_network() -> None:
+    model = build_model("diffusion", preset="tiny", size_px=8, channels=1, num_frames=1, seed=0, num_classes=2)
+    assert isinstance(model, Diffusion)
+    model.denoiser = leaning = Leaning()  # type: ignore[assignment]
+    labels = torch.arange(2000) % 2
+    model.loss(torch.rand(2000, 1, 1, 8, 8), frame_weights_T=[1.0], labels=labels, generator=generator())
+    (seen,) = leaning.passes
+    assert 0.08 < float((seen == -1).float().mean()) < 0.12
+    assert torch.equal(seen[seen != -1], labels[seen != -1])
