@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from autopv.cli import main, sample_command
+from autopv.data.class_labels import ClassLabels
 from autopv.policy import Layer, Policy
 from autopv.training.checkpoint import FILE_NAME, load_generator, save_checkpoint
 from autopv.training.measure import sample_images
@@ -24,12 +25,30 @@ from autopv.training.trainer import Trainer
 VIDEOS = Policy(num_frames=3, layers=(Layer(op="gaussian_noise", magnitude=0.2, frames=(1, 2)),))
 
 
-def write_model(folder: Path, policy: Policy, *, family: str = "hvae") -> Path:
-    """The checkpoint of an untrained model of grey 8 px images."""
+def write_model(folder: Path, policy: Policy, *, family: str = "hvae", classes: ClassLabels | None = None) -> Path:
+    """The checkpoint of an untrained model of grey 8 px images, perhaps of classes that have come apart."""
     images = torch.randint(0, 256, (8, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     plan = TrainingPlan(total_flops=1e9, batch_size=4)
     trainer = Trainer(
-        family, preset="tiny", size_px=8, channels=1, policy=policy, images_NCHW=images, plan=plan, seed=0
+        family,
+        preset="tiny",
+        size_px=8,
+        channels=1,
+        policy=policy,
+        images_NCHW=images,
+        classes=classes,
+        plan=plan,
+        seed=0,
+    )
+    model = trainer.learner.model
+    if classes is not None and family == "hvae":
+        for row in range(len(classes.names)):
+            torch.nn.init.constant_(model.of_class[-1].weight[row], 10.0 * row)
+    if classes is not None and family == "diffusion":
+        torch.nn.init.normal_(model.denoiser.leave.weight, generator=torch.Generator().manual_seed(0))
+        torch.nn.init.normal_(model.denoiser.up[-1].second.weight, generator=torch.Generator().manual_seed(1))
+    trainer.learner.restore(
+        trainer.learner.tensors() | {f"ema/{name}": value.detach() for name, value in model.named_parameters()}
     )
     save_checkpoint(trainer, folder)
     return folder
@@ -208,4 +227,51 @@ def test_a_diffusion_model_is_sampled_in_as_many_steps_as_asked(
     assert sample("--checkpoint", diffusion, "-n", 2, "--churn", -1, "--out", tmp_path / "d.npz") == 2
     assert "churn must be a number from 0 on" in capsys.readouterr().err
     assert sample("--checkpoint", model, "-n", 2, "--sampling-steps", 3, "--out", tmp_path / "e.npz") == 2
-    assert "hvae needs one" in capsys.readouterr().err
+    assert "hvae is not one of them" in capsys.readouterr().err
+
+
+CLASSES = ClassLabels(("crack", "good"), torch.tensor([0, 0, 0, 1, 1, 1, 1, -1]))
+
+
+def test_one_class_is_sampled_where_it_is_asked_for_and_all_where_not(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "model", VIDEOS, classes=CLASSES)
+    for out in ("cracks", "cracks.npz"):
+        assert sample("--checkpoint", model, "-n", 4, "--class", "crack", "--out", tmp_path / out) == 0
+        assert "4 images of class crack of 8 px" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "cracks").iterdir()) == [f"0000{i}.png" for i in range(4)]
+    assert sample("--checkpoint", model, "-n", 4, "--class", "good", "--out", tmp_path / "good.npz") == 0
+    assert not np.array_equal(stored(tmp_path / "cracks.npz"), stored(tmp_path / "good.npz"))
+    assert sample("--checkpoint", model, "-n", 4, "--class", "good", "--frames", "--out", tmp_path / "videos.npz") == 0
+    assert np.array_equal(stored(tmp_path / "videos.npz")[:, -1, 0], stored(tmp_path / "good.npz")[..., 0])
+    capsys.readouterr()
+    assert sample("--checkpoint", model, "-n", 16, "--out", tmp_path / "all") == 0
+    assert "; 6 of class crack, 8 of class good; policy" in capsys.readouterr().out
+    counts = {name: len(list((tmp_path / "all" / name).glob("*.png"))) for name in ("crack", "good", ".")}
+    assert counts == {"crack": 6, "good": 8, ".": 2}
+    assert sample("--checkpoint", model, "-n", 16, "--out", tmp_path / "all.npz") == 0
+    with np.load(tmp_path / "all.npz") as file:
+        assert sorted(file["labels"].tolist()) == ["."] * 2 + ["crack"] * 6 + ["good"] * 8
+
+
+def test_a_class_that_cannot_be_sampled_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
+) -> None:
+    by_class = write_model(tmp_path / "by_class", VIDEOS, classes=CLASSES)
+    out = ("--out", tmp_path / "s")
+    assert "Did you mean 'crack'" in fails(capsys, "--checkpoint", by_class, "--class", "crak", *out)
+    assert "train one with `autopv train --classes`" in fails(capsys, "--checkpoint", model, "--class", "good", *out)
+    assert "hvae is not one of them" in fails(capsys, "--checkpoint", by_class, "--guidance", 2, *out)
+    plain = write_model(tmp_path / "plain", VIDEOS, family="diffusion")
+    assert "trained without classes" in fails(capsys, "--checkpoint", plain, "--guidance", 2, *out)
+
+
+def test_guidance_changes_what_a_diffusion_model_draws_of_a_class(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", VIDEOS, family="diffusion", classes=CLASSES)
+    asked = ("--checkpoint", model, "-n", 2, "--class", "good", "--sampling-steps", 3, "--out")
+    for out, flags in (("a", ()), ("b", ("--guidance", 1)), ("c", ("--guidance", 3))):
+        assert sample(*asked, tmp_path / f"{out}.npz", *flags) == 0
+    drawn = [stored(tmp_path / f"{out}.npz") for out in "abc"]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])

@@ -134,3 +134,25 @@ def test_numbers_out_of_bounds_are_refused_by_the_parser(
         main([*command, *flags])
     assert stopped.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_by_class_where_there_are_classes(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--classes"]) == 2
+    assert "sort them into sub-folders" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+    images = np.random.default_rng(0).integers(0, 256, (110, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "my parts.npz", images=images, labels=[0] * 40 + [1] * 60 + [-1] * 10)
+    measured = [part for part in command if part != "--all-images"]
+    assert main([*measured, "--classes", "--looks", "1", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "by class: 0 (24), 1 (36); 6 images of no known class" in captured.err
+    looked_at = json.loads(captured.out)["best"]["classes"]
+    assert {name: one["num_reference"] for name, one in looked_at.items()} == {"0": 8, "1": 12}
+    assert [one["num_generated"] / 512 for one in looked_at.values()] == pytest.approx([24 / 66, 36 / 66], abs=0.01)
+    assert main([*measured, "--looks", "1", "--resume"]) == 2
+    assert "classes=0, 1, but got classes=none" in capsys.readouterr().err
+    assert main([*measured, "--classes", "--looks", "1", "--resume"]) == 0
+    assert "within each class at the best look" in capsys.readouterr().out

@@ -36,6 +36,12 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
         help="generator family: hvae, diffusion, refine, or one of an installed package (`autopv doctor` lists them)",
     )
     parser.add_argument(
+        "--classes",
+        action="store_true",
+        help="learn of which class (sub-folder of --data, or `labels` in an .npz) each image is, so that "
+        "`autopv sample --class` can ask for one; images beside the sub-folders are unlabelled; default: all alike",
+    )
+    parser.add_argument(
         "--preset",
         metavar="P",
         help="size of the model: tiny, small or base; those of other packages have their own; default: the smallest",

@@ -215,7 +215,7 @@ def _add_train_and_sample(commands: _Commands) -> None:
         "sample",
         sample_command.sample,
         help_text="sample images, or whole videos, from a checkpoint",
-        example="autopv sample --checkpoint model -n 50000 --device cuda --out samples.npz",
+        example="autopv sample --checkpoint model --class crack -n 200 --out cracks",
     )
     sample.add_argument(
         "--checkpoint",
@@ -225,6 +225,20 @@ def _add_train_and_sample(commands: _Commands) -> None:
         help="folder of a checkpoint (`train --out`), or a run folder: its model",
     )
     sample.add_argument("-n", type=_positive, default=64, metavar="N", help="number of images")
+    sample.add_argument(
+        "--class",
+        dest="class_name",
+        metavar="NAME",
+        help="of a model trained with --classes: images of this class alone; default: of all, as often as among the "
+        "training images, in a sub-folder each (`labels` in an .npz)",
+    )
+    sample.add_argument(
+        "--guidance",
+        type=float,
+        metavar="W",
+        help="of a diffusion model trained with --classes: above 1, e.g. 2, images are more typical of their class and "
+        "less varied, at twice the passes; default: 1",
+    )
     sample.add_argument("--seed", type=int, default=0, help="seed of the samples")
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1: fewer oddities, less variety")
     sample.add_argument(

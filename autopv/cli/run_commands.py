@@ -139,7 +139,7 @@ def _common(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `_data_flags`, `_model_flags` and `_out_flag` were given, under the names of the requests."""
     from autopv.models.base import preset_names
 
-    names = ("data", "channels", "group_by", "strict", "model", "metric", "seed", "out")
+    names = ("data", "channels", "group_by", "strict", "model", "classes", "metric", "seed", "out")
     # The smallest preset is called tiny in autopv's own families; others may call it what they like.
     preset = arguments.preset or preset_names(arguments.model)[0]
     return {name: getattr(arguments, name) for name in names} | {"preset": preset, "size_px": arguments.size}

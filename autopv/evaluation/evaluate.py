@@ -11,7 +11,6 @@ from torch import Tensor
 
 from autopv import __version__
 from autopv.errors import InputError, MetricError
-from autopv.evaluation.classes import ByClass, by_class
 from autopv.evaluation.defects import DefectFindings, defect_findings
 from autopv.evaluation.feature_set import FeatureSet
 from autopv.evaluation.feature_store import default_cache, extract
@@ -21,6 +20,7 @@ from autopv.evaluation.opening import OpenedSets, open_sets
 from autopv.evaluation.set_facts import notes_on_sets, set_record
 from autopv.evaluation.usefulness import Labelled, Usefulness, usefulness
 from autopv.evaluation.yardstick import Yardstick, at_most
+from autopv.metrics.classes import ByClass, by_class
 from autopv.metrics.estimate import Estimate
 from autopv.metrics.extractors import load_extractor
 from autopv.metrics.memorisation import Memorisation, memorisation

@@ -16,7 +16,7 @@ from autopv.training.checkpoint import FILE_NAME, check_family, load_generator, 
 from autopv.training.streams import stream
 
 RUN_FILE_NAME = "run.json"
-RUN_FORMAT_VERSION = 5
+RUN_FORMAT_VERSION = 6
 """Of run.json as a search writes it now. What is read of it here has stood in all of them, from format 1 on."""
 _MODEL_FOLDER = "model"
 # Samples come in whole chunks of this size, whatever is asked for, so that a sample depends on its number alone.

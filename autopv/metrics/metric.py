@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from autopv.errors import MetricError, nearest
+from autopv.metrics.classes import ClassKernel, kernel_by_class
 from autopv.metrics.extractors import load_extractor
 from autopv.metrics.features import Extractor
 from autopv.metrics.frechet import frechet_distance, frechet_distance_with_influences
@@ -19,6 +20,7 @@ from autopv.metrics.kernel import kernel_distance, kernel_distance_with_influenc
 from autopv.metrics.selection import evenly
 
 _HEADER_KEY = "autopv-metric"
+_CLASSES_KEY = "autopv-classes"
 # The official names of what the Inception network measures; all others are `fd_` or `kid_` and an extractor.
 _OFFICIAL = {"fid": "fd_inception", "fid_legacy": "fd_inception-legacy", "kid": "kid_inception"}
 _SHIPPED = ("fd_lite0", "kid_lite0", *_OFFICIAL)
@@ -120,10 +122,17 @@ class Measurement:
 class LastFrameMetric:
     """Distances of images from the reference images it was made with.
 
+    reference_classes: the class of each of those, where distances within classes are wanted too.
     Pickles small: the reference features travel, the network is loaded once in each process that measures.
     """
 
-    def __init__(self, *, identity: MetricIdentity, reference_features_ND: Tensor) -> None:
+    def __init__(
+        self,
+        *,
+        identity: MetricIdentity,
+        reference_features_ND: Tensor,
+        reference_classes: Sequence[str] | None = None,
+    ) -> None:
         if len(reference_features_ND) != identity.num_images:
             raise MetricError(
                 f"reference features must be one row for each of the {identity.num_images} images, "
@@ -132,18 +141,33 @@ class LastFrameMetric:
         self.identity = identity
         self._distance = MetricName.parse(identity.name).distance
         self._reference_features_ND = reference_features_ND
+        self.reference_classes = None if reference_classes is None else tuple(reference_classes)
 
     def distance(self, images_MCHW: Tensor) -> float:
         """The distance of exactly `identity.num_generated` images (float in [0, 1]; uint8 is rescaled); KID x 1000.
 
         Raises: MetricError for another number of images (the distance depends on it) or for images that are not finite.
         """
-        if len(images_MCHW) != self.identity.num_generated:
-            raise MetricError(
-                f"{self.identity.name} is defined at n = {self.identity.num_generated} and changes with n, "
-                f"but got {len(images_MCHW)} images; pass {self.identity.num_generated}"
-            )
+        self._check_number(images_MCHW)
         return self._of_images(images_MCHW)
+
+    def distance_by_class(self, images_MCHW: Tensor, *, classes: Sequence[str]) -> tuple[float, dict[str, ClassKernel]]:
+        """`distance`, and within each class that has enough images on both sides the kernel distance x 1000.
+
+        classes: of each image. Raises: MetricError also for a metric whose reference has no classes.
+        """
+        if self.reference_classes is None:
+            raise MetricError("distances by class need a metric that was made with the reference images' classes")
+        self._check_number(images_MCHW)
+        features_MD = self._extractor().features(as_float(images_MCHW))
+        reference_ND = self._reference_features_ND
+        found = kernel_by_class(
+            reference_ND, features_MD, reference_classes=self.reference_classes, generated_classes=classes
+        )
+        return distance_of_features(reference_ND, features_MD, distance=self._distance), {
+            name: replace(one, kernel=KID_SCALE * one.kernel, standard_error=KID_SCALE * one.standard_error)
+            for name, one in found.items()
+        }
 
     def measure(self, images_NCHW: Tensor) -> Measurement:
         """`distance`, together with the identity it holds for."""
@@ -170,6 +194,8 @@ class LastFrameMetric:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         header = {_HEADER_KEY: json.dumps(self.identity.to_dict())}
+        if self.reference_classes is not None:
+            header[_CLASSES_KEY] = json.dumps(self.reference_classes)
         save_file({_HEADER_KEY: self._reference_features_ND.contiguous()}, partial, metadata=header)
         partial.replace(path)
 
@@ -180,10 +206,21 @@ class LastFrameMetric:
 
         try:
             with safe_open(path, framework="pt") as file:
-                identity = MetricIdentity.from_dict(json.loads((file.metadata() or {})[_HEADER_KEY]))
-                return cls(identity=identity, reference_features_ND=file.get_tensor(_HEADER_KEY))
+                header = file.metadata() or {}
+                return cls(
+                    identity=MetricIdentity.from_dict(json.loads(header[_HEADER_KEY])),
+                    reference_features_ND=file.get_tensor(_HEADER_KEY),
+                    reference_classes=json.loads(header.get(_CLASSES_KEY, "null")),
+                )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise MetricError(f"{path} cannot be read as the references of a metric: {error}") from error
+
+    def _check_number(self, images_MCHW: Tensor) -> None:
+        if len(images_MCHW) != self.identity.num_generated:
+            raise MetricError(
+                f"{self.identity.name} is defined at n = {self.identity.num_generated} and changes with n, "
+                f"but got {len(images_MCHW)} images; pass {self.identity.num_generated}"
+            )
 
     def _of_images(self, images_MCHW: Tensor) -> float:
         features_MD = self._extractor().features(as_float(images_MCHW))
@@ -242,13 +279,14 @@ def make_metric(
     num_images: int | None = None,
     num_generated: int | None = None,
     input_size_px: int | None = None,
+    reference_classes: Sequence[str] | None = None,
 ) -> LastFrameMetric:
     """The named metric against the reference images (uint8, or float in [0, 1]).
 
     num_images: the n of the metric, at most the number of reference images (the default); fewer are
     taken evenly. num_generated: the n of what is measured; default as many.
     input_size_px: what images are resized to for the extractor; default, for lite0, 64 for images up to 32 px and
-    else 128; for others, what they are made for.
+    else 128; for others, what they are made for. reference_classes: of each reference image, for distances by class.
     """
     parsed = MetricName.parse(name)
     available = len(reference_images_NCHW)
@@ -265,7 +303,8 @@ def make_metric(
         side_px = max(reference_images_NCHW.shape[-2:])
         input_size_px = default_input_size_px(parsed.extractor, image_size_px=side_px)
     extractor = load_extractor(parsed.extractor, input_size_px=input_size_px)
-    reference_images_NCHW = as_float(reference_images_NCHW[evenly(available, count=num_images)])
+    rows = evenly(available, count=num_images)
+    reference_images_NCHW = as_float(reference_images_NCHW[rows])
     return LastFrameMetric(
         identity=MetricIdentity(
             # A file's path has become absolute: the name must mean the same in any folder.
@@ -280,6 +319,7 @@ def make_metric(
             reference_digest=_digest(reference_images_NCHW),
         ),
         reference_features_ND=extractor.features(reference_images_NCHW),
+        reference_classes=None if reference_classes is None else [reference_classes[row] for row in rows.tolist()],
     )
 
 

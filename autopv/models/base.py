@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autopv.errors import ModelError, nearest
-from autopv.models.classes import UNLABELLED, check_labels, draw_labels
+from autopv.models.labels import UNLABELLED, check_labels, draw_labels
 from autopv.models.sampling import Sampling
 
 
@@ -26,16 +26,16 @@ class VideoGenerator(nn.Module, ABC):
 
     A family is a subclass that defines `draw_noise`, `loss_terms`, `sample_frames` and `flops`, names its presets in
     `preset_sizes_px` (the smallest preset first; the first size of each is its default), and takes
-    `preset, size_px, channels, num_frames` as keywords, and `num_classes` where it sets `takes_classes`. Whatever else it
-    is made of, these hold, and a subclass of `autopv.testing.model_suite.ModelSuite` tests them:
+    `preset, size_px, channels, num_frames` as keywords, and `num_classes` where it sets `takes_classes`. Whatever else
+    it is made of, these hold, and a subclass of `autopv.testing.model_suite.ModelSuite` tests them:
 
-    - Images and frames are float32 in [0, 1] at every door; the last frame is the image. Labels are int64, from 0 on, and
-      -1 for an image whose class is not known.
+    - Images and frames are float32 in [0, 1] at every door; the last frame is the image. Labels are int64, from 0 on,
+      and -1 for an image whose class is not known.
     - Chance enters by `draw_noise` and by the `generator` of sampling, both on the model's `device`. So no dropout.
     - The loss is a mean over images, because a batch may be taken in parts. So no statistics over a batch.
     - A model is built from its keywords alone, also on torch's `meta` device, where its cost is asked for; initial
       weights come from torch's global generator, which is seeded for that. All that samples depend on is parameters
-      (trained, and averaged for sampling) and buffers (as they stand), and goes by `state_dict`; but for `class_counts`.
+      (trained, and averaged for sampling) and buffers (as they stand), and goes by `state_dict`, but `class_counts`.
 
     Families of autopv are registered by `register_model`, those of other packages by an entry point (`installed.py`).
     """

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from autopv.errors import ModelError
 from autopv.models.base import VideoGenerator, register_model
-from autopv.models.classes import UNLABELLED, ClassEmbedding
+from autopv.models.labels import UNLABELLED, ClassEmbedding
 from autopv.models.sampling import Sampling
 
 # Of values in [-1, 1]; the noise levels trained on are log-normal (EDM, table 1, for small images).

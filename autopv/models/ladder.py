@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autopv.models.classes import ClassEmbedding
+from autopv.models.labels import ClassEmbedding
 
 # Log scales of prior and posterior stay in here: exp() of them neither overflows nor vanishes in float32.
 LOG_SCALE_RANGE = (-6.0, 3.0)

@@ -4,7 +4,8 @@ import math
 import os
 import shutil
 from abc import ABC, abstractmethod
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autopv.data.class_labels import NO_CLASS
 from autopv.data.pictures import image_grid, save_png
 from autopv.data.tensors import to_float
 from autopv.errors import InputError
@@ -36,8 +38,8 @@ class SampleFiles(ABC):
         self.num_written = 0
 
     @abstractmethod
-    def write(self, frames_BTCHW: Tensor) -> None:
-        """Takes the next samples, uint8. Raises: OSError."""
+    def write(self, frames_BTCHW: Tensor, *, classes: Sequence[str] | None = None) -> None:
+        """Takes the next samples, uint8, and the class of each where that is to be told. Raises: OSError."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -59,7 +61,8 @@ def open_sample_files(out: Path, *, num_samples: int, frames_TCHW: tuple[int, in
 
     A folder holds 00000.png and so on, or of videos 00000/1.png (most corrupted) and so on. An .npz file holds `images`
     (N, H, W, C), or of videos `frames_NTCHW`, uint8. A .png file shows a grid of images, or one video per row;
-    a .gif or .webp file shows videos in motion.
+    a .gif or .webp file shows videos in motion. Classes, where they are told, are sub-folders of a folder, `labels` of
+    an .npz file, and the order of a picture.
 
     Raises:
         InputError: something is there already, another ending, more than such a file or the disk takes, or no right
@@ -94,10 +97,12 @@ class PngFolder(SampleFiles):
             raise _not_writable(out, error) from error
         if not os.access(out, os.W_OK | os.X_OK):
             raise InputError(f"--out {out} cannot be written: no right to; choose another folder.")
+        self._target: Path | None = None
 
-    def write(self, frames_BTCHW: Tensor) -> None:
-        for frames_TCHW in frames_BTCHW:
-            target = self._next()
+    def write(self, frames_BTCHW: Tensor, *, classes: Sequence[str] | None = None) -> None:
+        for index, frames_TCHW in enumerate(frames_BTCHW):
+            target = self._target = self._next(None if classes is None else classes[index])
+            target.parent.mkdir(parents=True, exist_ok=True)
             # Whole or not at all: an interruption leaves no half of a file, and no video without its image.
             part = self.out / f".{target.stem}.part"
             try:
@@ -113,19 +118,21 @@ class PngFolder(SampleFiles):
                 if part.is_dir():
                     shutil.rmtree(part)
                 part.unlink(missing_ok=True)
+            self._target = None
             self.num_written += 1
 
     def finish(self) -> None:
         # An interruption may come when a file is there and not yet counted.
-        self.num_written += self._next().exists()
+        self.num_written += self._target is not None and self._target.exists()
         # Each file was whole when it came; where none did, there is no folder either.
         if self._made and self.num_written == 0:
-            self.out.rmdir()
+            shutil.rmtree(self.out)
 
-    def _next(self) -> Path:
-        """The file, or a video's folder, that comes next."""
+    def _next(self, name: str | None) -> Path:
+        """The file, or a video's folder, that comes next, of a class or of none."""
         digits = max(_DIGITS, len(str(self.num_samples - 1)))
-        return self.out / f"{self.num_written:0{digits}d}{'.png' if self.frames_TCHW[0] == 1 else ''}"
+        folder = self.out if name is None else self.out / class_folder(name)
+        return folder / f"{self.num_written:0{digits}d}{'.png' if self.frames_TCHW[0] == 1 else ''}"
 
 
 class _OneFile(SampleFiles):
@@ -157,8 +164,10 @@ class _OneFile(SampleFiles):
                 "there; lower -n, or take a folder, which is written as the samples come"
             ) from error
         self._num_taken = 0
+        self._classes: list[str] = []
 
-    def write(self, frames_BTCHW: Tensor) -> None:
+    def write(self, frames_BTCHW: Tensor, *, classes: Sequence[str] | None = None) -> None:
+        self._classes += classes or ()
         self._taken_NTCHW[self._num_taken : self._num_taken + len(frames_BTCHW)] = frames_BTCHW
         self._num_taken += len(frames_BTCHW)
 
@@ -177,21 +186,25 @@ class _OneFile(SampleFiles):
 
 
 class ArrayFile(_OneFile):
-    """An uncompressed .npz file: `images` (N, H, W, C), or `frames_NTCHW`."""
+    """An uncompressed .npz file: `images` (N, H, W, C) or `frames_NTCHW`, and perhaps `labels`, names of classes."""
 
     def _save(self, frames_NTCHW: Tensor, path: Path) -> None:
+        arrays = {"frames_NTCHW": frames_NTCHW.numpy()}
+        if frames_NTCHW.shape[1] == 1:
+            arrays = {"images": frames_NTCHW[:, 0].permute(0, 2, 3, 1).numpy()}
+        if self._classes:
+            arrays["labels"] = np.array(self._classes)
         with path.open("wb") as file:
-            if frames_NTCHW.shape[1] == 1:
-                np.savez(file, images=frames_NTCHW[:, 0].permute(0, 2, 3, 1).numpy())
-            else:
-                np.savez(file, frames_NTCHW=frames_NTCHW.numpy())
+            np.savez(file, allow_pickle=False, **arrays)
 
 
 class Picture(_OneFile):
-    """A grid of images, a row per video, or videos in motion."""
+    """A grid of images, a row per video, or videos in motion; class by class where classes are told."""
 
     def _save(self, frames_NTCHW: Tensor, path: Path) -> None:
         frames = to_float(frames_NTCHW)
+        if self._classes:
+            frames = frames[sorted(range(len(frames)), key=self._classes.__getitem__)]
         num_samples, num_frames = frames.shape[:2]
         scale = max(1, _SHOWN_PX // frames.shape[-1])
         if path.suffix.lower() in ANIMATIONS:
@@ -199,6 +212,17 @@ class Picture(_OneFile):
         else:
             columns = num_frames if num_frames > 1 else math.ceil(math.sqrt(num_samples))
             save_png(path, image_grid(frames.flatten(0, 1), columns=columns, scale=scale))
+
+
+def class_folder(name: str) -> str:
+    """The sub-folder of a class: its name, so that what is written can be read as it was; never out of the folder.
+
+    >>> class_folder("brick/hole"), class_folder("../etc"), class_folder("/a")
+    ('brick/hole', '_/etc', '_/a')
+    """
+    if name == NO_CLASS:
+        return name
+    return "/".join("_" if part in ("..", "/") else part for part in PurePosixPath(name).parts) or "_"
 
 
 _KINDS: dict[str, type[SampleFiles]] = {".npz": ArrayFile, ".png": Picture, ".gif": Picture, ".webp": Picture}

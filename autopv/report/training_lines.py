@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from autopv.data.class_labels import NO_CLASS
 from autopv.report.numbers import distance_text
 from autopv.training.course import Course, LookRecord
 from autopv.training.full import TrainResult
@@ -70,6 +71,11 @@ def beginning_lines(beginning: Beginning) -> list[str]:
     begins = "" if beginning.position == 0 else f", going on from step {beginning.position}"
     images = "all" if course.trained_on == "all" else "the train split's"
     lines = [f"Training with {beginning.policy} on {images} {beginning.num_images} images: {total} steps{begins}"]
+    if beginning.classes:
+        counts = dict(beginning.classes)
+        unlabelled = counts.pop(NO_CLASS)
+        told = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        lines.append(f"by class: {told}" + (f"; {unlabelled} images of no known class" if unlabelled else ""))
     if course.metric is None:
         lines.append(
             "Trained on every image, it is not measured and not stopped early: no image is left that it has not seen"
@@ -125,6 +131,12 @@ def training_text(result: TrainResult, *, out: Path) -> str:
     for row in rows:
         cells = (text.rjust(width) for text, width in zip(row, widths, strict=True))
         lines.append("  " + "  ".join(cells).rstrip())
+    if result.best.classes:
+        lines.append("within each class at the best look, kernel distance x 1000 with its standard error:")
+        lines += [
+            f"  {name}: {one.kernel:.1f} +- {one.standard_error:.1f} ({one.num_reference} real images)"
+            for name, one in result.best.classes.items()
+        ]
     behind = len(result.looks) - 1 - result.looks.index(result.best)
     ended = (
         "Ended with all of its compute spent."

@@ -22,6 +22,7 @@ def reload_material(settings: RunSettings) -> Material:
             channels=settings.channels,
             group_by=settings.group_by,
             model=settings.model,
+            classes=settings.classes,
             preset=settings.preset,
             metric=settings.metric,
             seed=settings.seed,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autopv.data.class_labels import ClassLabels
 from autopv.errors import BudgetError
 from autopv.metrics.metric import LastFrameMetric
 from autopv.policy import Policy
@@ -54,7 +55,14 @@ class SearchPlan:
 
 
 def calibrate(
-    *, model: str, preset: str, images_NCHW: Tensor, metric: LastFrameMetric, plan: TrainingPlan, device: str
+    *,
+    model: str,
+    preset: str,
+    images_NCHW: Tensor,
+    metric: LastFrameMetric,
+    plan: TrainingPlan,
+    device: str,
+    classes: ClassLabels | None = None,
 ) -> tuple[Speed, float]:
     """The speed of this machine on image-only training, and the FLOPs of one of its steps. Takes a few seconds."""
     threads = torch.get_num_threads()
@@ -67,6 +75,7 @@ def calibrate(
             channels=images_NCHW.shape[1],
             policy=Policy.image_only(),
             images_NCHW=images_NCHW,
+            classes=classes,
             plan=plan,
             seed=0,
             device=device,

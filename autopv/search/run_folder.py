@@ -12,12 +12,16 @@ from autopv import __version__
 from autopv.errors import RunFolderError
 from autopv.evaluation.model_source import RUN_FORMAT_VERSION
 
+# The format before the present one, which says nothing of classes: there were none.
+_WITHOUT_CLASSES = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """What a job was asked to do and what was settled before its first trial; `run.json`, written once.
 
     data_digest and splits_digest: what images and splits must still be when the job is resumed.
+    classes: whether models learn of which class each image is.
     trial_flops: training FLOPs of one full trial and of one verification run.
     sampler: who proposes policies (one of samplers.SAMPLERS). stopping: of trials half way (one of study.STOPPING).
     repeat_share: of the proposals, to run promising policies again. screen: what a policy's frames must leave of the
@@ -37,6 +41,7 @@ class RunSettings:
     splits_digest: str
     num_images: int
     model: str
+    classes: bool
     preset: str
     metric: str
     metric_num_images: int
@@ -158,9 +163,12 @@ class RunFolder:
             version = record["format_version"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path} is damaged and cannot be read: {error}.") from error
-        if version != RUN_FORMAT_VERSION:
+        if version == _WITHOUT_CLASSES:
+            record |= {"classes": False, "format_version": RUN_FORMAT_VERSION}
+        elif version != RUN_FORMAT_VERSION:
             raise RunFolderError(
-                f"{path} has format_version {version}, but autopv {__version__} reads {RUN_FORMAT_VERSION}; "
+                f"{path} has format_version {version}, but autopv {__version__} reads {_WITHOUT_CLASSES} and "
+                f"{RUN_FORMAT_VERSION}; "
                 f"it was made by autopv {record.get('autopv_version', 'of unknown version')}."
             )
         known = {field.name for field in fields(RunSettings)}

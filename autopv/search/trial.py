@@ -12,6 +12,7 @@ import torch
 from ray import tune
 from torch import Tensor
 
+from autopv.data.class_labels import ClassLabels
 from autopv.data.filed import FiledTensor
 from autopv.errors import BudgetError, DataError, MetricError, ModelError, StorageError, TrainingDiverged
 from autopv.metrics.metric import LastFrameMetric
@@ -42,6 +43,7 @@ class WorkerInputs:
     run_folder: str
     train_images_NCHW: Tensor | FiledTensor
     train_masks_NHW: Tensor | FiledTensor | None
+    train_classes: ClassLabels | None = None
     model: str
     preset: str
     plan: TrainingPlan
@@ -147,6 +149,7 @@ class Trial(tune.Trainable):
             policy=Policy.from_dict(self._item.policy, where=self._item.key),
             images_NCHW=self._images_NCHW,
             masks_NHW=self._masks_NHW,
+            classes=inputs.train_classes,
             plan=inputs.plan,
             seed=self._item.seed,
             device=inputs.device,

@@ -34,8 +34,9 @@ __all__ = [
 # Within the folder of a full training: the model of its best look.
 BEST_FOLDER = "best"
 FORMAT = "autopv-training"
-# 2: files that hold only a model, and the course of a full training.
-FORMAT_VERSION = 2
+# 2: files that hold only a model, and the course of a full training. 3: classes, of which there were none before.
+FORMAT_VERSION = 3
+_READABLE = (2, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class CheckpointInfo:
 
     resumable: whether it holds the whole training, or only what sampling needs. precision, compiled: how the steps were
     carried out, for the same bits. course: of a full training. model_package: the installed package that offered the
-    family, with its version; None for autopv's own.
+    family, with its version; None for autopv's own. class_names: of the model's classes, in the order of its labels;
+    class_counts: the training images of each, and at the end those without a class. Empty without classes.
     """
 
     model_name: str
@@ -68,6 +70,8 @@ class CheckpointInfo:
     precision: str
     compiled: bool
     course: Course | None
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
     model_package: str | None = None
 
 
@@ -136,6 +140,9 @@ def check_same_model(info: CheckpointInfo, trainer: Trainer, *, path: Path) -> N
     """Nothing, if the trainer's model can take over the weights. Raises: CheckpointError otherwise."""
     for name in ("model_name", "preset", "size_px", "channels"):
         _check_same(path, name, stored=getattr(info, name), given=getattr(trainer, name), remedy="use that model")
+    classes = [", ".join(names) or "none" for names in (info.class_names, trainer.class_names)]
+    remedy = "train by the same classes, or without --classes where there were none"
+    _check_same(path, "classes", stored=classes[0], given=classes[1], remedy=remedy)
     frames = (info.policy.num_frames, trainer.policy.num_frames)
     _check_same(path, "policy.num_frames", stored=frames[0], given=frames[1], remedy="use that policy")
 
@@ -180,8 +187,11 @@ def load_generator(path: Path | str, *, device: torch.device | str = "cpu") -> t
         size_px=info.size_px,
         channels=info.channels,
         num_frames=info.policy.num_frames,
+        num_classes=len(info.class_names),
         seed=0,
     )
+    if info.class_names:
+        model.class_counts = torch.tensor(info.class_counts)
     # Buffers, if a family has any, are not averaged: the live ones stand beneath.
     weights = {**_subset(tensors, "current/model/"), **_subset(tensors, "current/ema/")}
     try:
@@ -231,6 +241,8 @@ def _describe(trainer: Trainer, *, course: Course | None, resumable: bool) -> Ch
         compiled=trainer.learner.execution.compiled,
         course=course,
         model_package=model_package(trainer.model_name),
+        class_names=trainer.class_names,
+        class_counts=trainer.class_counts,
     )
 
 
@@ -253,12 +265,15 @@ def _from_json(header: str | None, *, path: Path) -> CheckpointInfo:
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of autopv (its header names no {FORMAT!r} format)")
     version = values.pop("format_version", None)
-    if version != FORMAT_VERSION:
+    if version not in _READABLE:
         raise CheckpointError(
-            f"this autopv ({__version__}) reads checkpoint format {FORMAT_VERSION}, but {path} has {version!r}, "
-            f"written by autopv {values.get('autopv_version')}: use that version"
+            f"this autopv ({__version__}) reads checkpoint formats {' and '.join(map(str, _READABLE))}, but {path} has "
+            f"{version!r}, written by autopv {values.get('autopv_version')}: use that version"
         )
+    if version == _READABLE[0]:
+        values |= {"class_names": (), "class_counts": ()}
     try:
+        values["class_names"], values["class_counts"] = tuple(values["class_names"]), tuple(values["class_counts"])
         values["policy"] = Policy.from_dict(values["policy"], where=f"{path}: policy")
         values["plan"] = TrainingPlan.from_dict(values["plan"])
         values["course"] = None if values["course"] is None else Course.from_dict(values["course"])

@@ -4,15 +4,28 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from autopv.metrics.classes import ClassKernel
+
 
 @dataclass(frozen=True, kw_only=True)
 class LookRecord:
-    """One look: where its decay ended, all steps paid for by then, and the distance (None: it was not measured)."""
+    """One look: where its decay ended, all steps paid for by then, and the distance (None: it was not measured).
+
+    classes: the kernel distance x 1000 within each class, of a model with classes.
+    """
 
     fraction: float
     step: int
     steps_done: int
     distance: float | None
+    classes: Mapping[str, ClassKernel] | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LookRecord":
+        """The look that was written as JSON types."""
+        classes = values.get("classes")
+        known = None if classes is None else {name: ClassKernel(**one) for name, one in classes.items()}
+        return cls(**{**values, "classes": known})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +78,7 @@ class Course:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Course":
         """The course that `to_dict` wrote. Raises: KeyError or TypeError for anything else."""
-        looks = tuple(LookRecord(**look) for look in values["looks"])
+        looks = tuple(LookRecord.from_dict(look) for look in values["looks"])
         return cls(**{**values, "fractions": tuple(values["fractions"]), "looks": looks})
 
 

@@ -1,12 +1,13 @@
 """Full training: one policy, one model, measured on its way and stopped when nothing gets better, with checkpoints."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from autopv.data.class_labels import NO_CLASS
 from autopv.data.pictures import image_grid
 from autopv.errors import CheckpointError, InputError, MetricError, StorageError, TrainingDiverged
 from autopv.metrics.choice import AUTO
@@ -23,7 +24,7 @@ from autopv.training.going_on import begin, go_on
 from autopv.training.interrupts import DeferredInterrupts
 from autopv.training.listener import Beginning, TrainingListener
 from autopv.training.material import Setup
-from autopv.training.measure import sample_images
+from autopv.training.measure import distance_of_samples, sample_with_labels
 from autopv.training.pace import Pace, look_steps_ahead
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer, TrainingProgress
@@ -114,8 +115,7 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON types."""
-        values = {**vars(self), "looks": [vars(look) for look in self.looks]}
-        return {**values, "best": None if self.best is None else vars(self.best), "excess": self.excess}
+        return {**asdict(self), "excess": self.excess}
 
 
 def train_fully(request: TrainRequest, *, listener: TrainingListener | None = None) -> TrainResult:
@@ -193,6 +193,7 @@ class _FullTraining:
                 total_steps=trainer.total_steps,
                 look_steps=look_steps_ahead(trainer, self._course),
                 course=self._course,
+                classes=dict(zip((*trainer.class_names, NO_CLASS), trainer.class_counts, strict=False)),
             )
         )
         try:
@@ -250,13 +251,19 @@ class _FullTraining:
         metric, trainer = self._material.metric, self._trainer
         num_images = _GRID_IMAGES if metric is None else metric.identity.num_generated
         with self._pace.measuring():
-            samples_NCHW = sample_images(model, num_images=num_images, seed=self._request.seed)
+            samples_NCHW, labels = sample_with_labels(model, num_images=num_images, seed=self._request.seed)
+            distance = classes = None
             try:
-                distance = None if metric is None else metric.distance(samples_NCHW)
+                if metric is not None:
+                    distance, classes = distance_of_samples(
+                        samples_NCHW, labels, metric, class_names=trainer.class_names
+                    )
             except MetricError as error:
                 raise TrainingDiverged(f"the model of step {trainer.position} cannot be measured: {error}") from error
         step = end_step(fraction, total_steps=trainer.total_steps)
-        look = LookRecord(fraction=fraction, step=step, steps_done=trainer.steps_done, distance=distance)
+        look = LookRecord(
+            fraction=fraction, step=step, steps_done=trainer.steps_done, distance=distance, classes=classes
+        )
         course = self._course.after(look)
         if distance is not None and course.floor is not None and metric is not None:
             name = metric.identity.name
@@ -333,6 +340,7 @@ def _trainer(request: TrainRequest, material: FullMaterial, *, listener: Trainin
             policy=policy,
             images_NCHW=images_NCHW,
             masks_NHW=material.masks_NHW,
+            classes=material.classes,
             plan=plan,
             seed=request.seed,
             device=request.device,

@@ -5,6 +5,7 @@ from typing import Self
 
 from torch import Tensor
 
+from autopv.data.class_labels import ClassLabels, class_labels
 from autopv.metrics.metric import LastFrameMetric
 from autopv.training.material import Material, Setup
 
@@ -13,11 +14,12 @@ TRAIN, ALL = "train", "all"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FullMaterial:
-    """images_NCHW (uint8) and masks_NHW to learn from. metric and floor: on the search split, if there is one."""
+    """images_NCHW (uint8), masks_NHW and classes to learn from. metric and floor: on the search split, if any."""
 
     trained_on: str
     images_NCHW: Tensor
     masks_NHW: Tensor | None
+    classes: ClassLabels | None
     metric: LastFrameMetric | None
     floor: float | None
 
@@ -30,6 +32,7 @@ class FullMaterial:
                 trained_on=TRAIN,
                 images_NCHW=material.images("train"),
                 masks_NHW=material.masks("train"),
+                classes=material.classes,
                 metric=material.metric("search"),
                 floor=material.floor("search"),
             )
@@ -38,6 +41,7 @@ class FullMaterial:
             trained_on=ALL,
             images_NCHW=image_set.images_NCHW,
             masks_NHW=image_set.masks_NHW,
+            classes=class_labels(image_set) if setup.classes else None,
             metric=None,
             floor=None,
         )

@@ -1,6 +1,7 @@
 """What a full training tells whoever listens."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from autopv.training.course import Course, LookRecord
 from autopv.training.trainer import TrainingProgress
@@ -8,7 +9,10 @@ from autopv.training.trainer import TrainingProgress
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
-    """What is about to be trained. position: steps behind the weights. look_steps: decays ahead, but the last one's."""
+    """What is about to be trained. position: steps behind the weights. look_steps: decays ahead, but the last one's.
+
+    classes: how many of the images are of each class, and of NO_CLASS; empty of a model without classes.
+    """
 
     policy: str
     num_images: int
@@ -16,6 +20,7 @@ class Beginning:
     total_steps: int
     look_steps: int
     course: Course
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

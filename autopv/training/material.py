@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from autopv.data.class_labels import ClassLabels, class_labels, classes_of_images
 from autopv.data.filed import FiledTensor, file_rows, take_rows
 from autopv.data.images import ImageSet, load_images
 from autopv.data.memory import fits_in_memory
@@ -19,13 +20,17 @@ SENT_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Which images, model and metric; what a search and a full training are asked alike. None leaves it to autopv."""
+    """Which images, model and metric; what a search and a full training are asked alike. None leaves it to autopv.
+
+    classes: whether the model learns of which class each image is.
+    """
 
     data: str
     size_px: int | None = None
     channels: int | None = None
     group_by: str | None = None
     strict: bool = False
+    classes: bool = False
     model: str = "hvae"
     preset: str = "tiny"
     metric: str = AUTO
@@ -48,10 +53,14 @@ class Setup:
 
 
 class Material:
-    """Images, splits and metrics of a setup; each metric is made once, when it is first asked for."""
+    """Images, splits and metrics of a setup; each metric is made once, when it is first asked for.
 
-    def __init__(self, image_set: ImageSet, *, splits: Splits, metric: str) -> None:
+    classes: of the training images, where the model is to learn them.
+    """
+
+    def __init__(self, image_set: ImageSet, *, splits: Splits, metric: str, by_class: bool = False) -> None:
         self.image_set, self.splits = image_set, splits
+        self.classes: ClassLabels | None = class_labels(image_set, splits.train) if by_class else None
         self.choice: MetricChoice = choose_metric(
             metric,
             num_images=min(len(splits.train), len(splits.search), len(splits.final)),
@@ -63,7 +72,8 @@ class Material:
     def load(cls, setup: Setup) -> "Material":
         """The images of a setup, split by its seed. Raises: InputError where they cannot serve."""
         image_set = setup.load_images()
-        return cls(image_set, splits=split_images(image_set, seed=setup.seed), metric=setup.metric)
+        splits = split_images(image_set, seed=setup.seed)
+        return cls(image_set, splits=splits, metric=setup.metric, by_class=setup.classes)
 
     def images(self, split: str) -> Tensor:
         """The uint8 images_NCHW of one split; mapped from a file of the cache where they would not fit in memory."""
@@ -95,12 +105,14 @@ class Material:
     def metric(self, split: str) -> LastFrameMetric:
         """The last-frame distance from the images of one split."""
         if split not in self._metrics:
+            names = None if self.classes is None else classes_of_images(self.image_set)
             self._metrics[split] = make_metric(
                 self.choice.name,
                 self.images(split),
                 data_digest=self.image_set.digest,
                 num_images=self.choice.num_images,
                 num_generated=self.choice.num_generated,
+                reference_classes=None if names is None else [names[row] for row in self.splits.rows(split).tolist()],
             )
         return self._metrics[split]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autopv.data.class_labels import ClassLabels
 from autopv.errors import BudgetError, DataError, InputError
 from autopv.models.base import LossTerms, VideoGenerator, build_model
 from autopv.policy.policy import Policy
@@ -59,11 +60,12 @@ class Trainer:
     Everything that happens at a step depends on its number and the seed alone, so equal arguments give equal
     trainings, and a state carried over by `autopv.training.checkpoint` goes on bit for bit (on one device type).
 
-    masks_NHW: true where a defect is, for policies whose ops need to know.
+    masks_NHW: true where a defect is, for policies whose ops need to know. classes: of the images, as a condition of
+    the model; None trains it without.
 
     Raises:
         DataError: the images are not uint8 of the stated shape, or there are none; the policy needs masks, and there
-            are none.
+            are none; there is not one label for each image.
         BudgetError: the plan does not pay for a single step.
         ModelError: the model cannot be built so (unknown name, size, more frames than levels).
     """
@@ -78,6 +80,7 @@ class Trainer:
         policy: Policy,
         images_NCHW: Tensor,
         masks_NHW: Tensor | None = None,
+        classes: ClassLabels | None = None,
         plan: TrainingPlan,
         seed: int,
         device: torch.device | str = "cpu",
@@ -90,18 +93,26 @@ class Trainer:
             )
         if len(images_NCHW) == 0:
             raise DataError("training needs at least one image, but got none")
+        if classes is not None and len(classes.labels_N) != len(images_NCHW):
+            raise DataError(f"labels must be one per image ({len(images_NCHW)}), but got {len(classes.labels_N)}")
         self.model_name, self.preset, self.size_px, self.channels = model_name, preset, size_px, channels
         # The canonical form: policies that render alike train alike, to the bit.
         policy = policy.canonical()
         self.policy, self.plan, self.seed, self.device = policy, plan, seed, torch.device(device)
+        self.class_names = () if classes is None else classes.names
+        self.class_counts = () if classes is None else classes.counts
         model = build_model(
             model_name,
             preset=preset,
             size_px=size_px,
             channels=channels,
             num_frames=policy.num_frames,
+            num_classes=len(self.class_names),
             seed=seed,
-        ).to(self.device)
+        )
+        if classes is not None:
+            model.class_counts = torch.tensor(self.class_counts)
+        model = model.to(self.device)
         self.flops_per_step = TRAINING_FLOPS_FACTOR * plan.batch_size * model.flops_per_image(policy.num_frames)
         # Rounded down: a training never costs more than it was given.
         self.total_steps = int(plan.total_flops / self.flops_per_step)
@@ -116,7 +127,9 @@ class Trainer:
                 "masks (an MVTec-style tree, or masks beside the images), or take another policy"
             )
         used_masks_NHW = masks_NHW if "masks" in policy.needs else None
-        self.data_digest = training_digest(images_NCHW, used_masks_NHW)
+        # Left on the CPU, where they are checked at every step without waiting for a device.
+        self._labels_N = None if classes is None else classes.labels_N
+        self.data_digest = training_digest(images_NCHW, used_masks_NHW, self._labels_N)
         self.learner = Learner(model, plan=plan, execution=execution)
         self.steps_done = 0
         self._render_clock = RenderClock(self.device)
@@ -298,6 +311,7 @@ class Trainer:
             kl_weight=self.plan.kl_weight_at(step, total_steps=self.total_steps),
             learning_rate=learning_rate,
             generator=stream(self.seed, purpose="posterior", step=step, device=self.device),
+            labels=None if self._labels_N is None else self._labels_N[indices],
         )
         self.steps_done += 1
         return loss
@@ -316,10 +330,10 @@ def _resident(rows: Tensor, *, device: torch.device) -> Tensor:
     return rows.to(device)
 
 
-def training_digest(images_NCHW: Tensor, masks_NHW: Tensor | None) -> str:
+def training_digest(images_NCHW: Tensor, masks_NHW: Tensor | None, labels_N: Tensor | None = None) -> str:
     """sha256 (hex) of everything a training sees."""
     digest = hashlib.sha256()
-    for rows in (images_NCHW, masks_NHW):
+    for rows in (images_NCHW, masks_NHW, labels_N):
         if rows is not None:
             # In parts: the images may be more than fit into memory.
             for part in torch.split(rows, _DIGESTED_ROWS):

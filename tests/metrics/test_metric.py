@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from autopv.errors import MetricError
+from autopv.metrics.classes import by_class
 from autopv.metrics.extractors import load_extractor
 from autopv.metrics.kernel import kernel_distance
 from autopv.metrics.metric import (
@@ -178,3 +179,33 @@ def test_metric_of_another_extractor_is_refused() -> None:
         metric.distance(images(4))
     with pytest.raises(MetricError, match="one row for each of the 8 images, but got 4"):
         LastFrameMetric(identity=IDENTITY, reference_features_ND=torch.zeros(4, 1280))
+
+
+def test_distances_by_class_are_those_of_an_evaluation_and_travel_with_the_file(tmp_path):
+    real, made = images(24, seed=1), images(20, seed=2)
+    real_classes, made_classes = ["crack", "good"] * 12, ["good"] * 5 + ["crack"] * 15
+    made_by = {"data_digest": "", "num_images": 12, "num_generated": 20, "reference_classes": real_classes}
+    make_metric("kid_lite0", real, **made_by).save(tmp_path / "metric")
+    metric = LastFrameMetric.load(tmp_path / "metric")
+    distance, found = metric.distance_by_class(made, classes=made_classes)
+    assert distance == metric.distance(made)
+    features = load_extractor("lite0", input_size_px=64).features
+    rows = evenly(24, count=12)
+    expected = by_class(
+        features(real[rows]),
+        features(made),
+        reference_classes=[real_classes[row] for row in rows.tolist()],
+        generated_classes=made_classes,
+        label="made",
+    ).distances
+    assert list(found) == [one.name for one in expected]
+    for one in expected:
+        assert found[one.name].kernel == 1000 * one.kernel.value
+        assert found[one.name].standard_error == pytest.approx(1000 * one.kernel.standard_error)
+        assert (found[one.name].num_reference, found[one.name].num_generated) == (one.num_reference, one.num_generated)
+
+
+def test_distances_by_class_need_classes():
+    metric = make_metric("kid_lite0", images(8), data_digest="")
+    with pytest.raises(MetricError, match="classes"):
+        metric.distance_by_class(images(8), classes=["good"] * 8)

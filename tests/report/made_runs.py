@@ -186,6 +186,7 @@ class _Run:
             splits_digest=material.splits.digest,
             num_images=len(material.image_set),
             model="hvae",
+            classes=False,
             preset="tiny",
             metric=material.metric("search").identity.name,
             metric_num_images=material.choice.num_images,

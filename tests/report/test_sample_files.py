@@ -26,9 +26,16 @@ def write(out, frames_NTCHW, *, batch=2):
     return files.num_written
 
 
-def _write_then_interrupt(files, frames_NTCHW):
-    files.write(frames_NTCHW)
+def _write_then_interrupt(files, frames_NTCHW, *, classes=None):
+    files.write(frames_NTCHW, classes=classes)
     raise KeyboardInterrupt
+
+
+def write_by_class(out, frames_NTCHW, classes):
+    with open_for(out, frames_NTCHW) as files:
+        for start in range(0, len(classes), 2):
+            files.write(frames_NTCHW[start : start + 2], classes=classes[start : start + 2])
+    return files.num_written
 
 
 def names(folder: Path) -> list[str]:
@@ -54,6 +61,37 @@ def test_grey_images_are_grey_files(tmp_path):
     write(tmp_path / "samples", videos(1, channels=1))
     with Image.open(tmp_path / "samples" / "00000.png") as image:
         assert image.mode == "L"
+
+
+@pytest.mark.parametrize("out", ["samples", "samples.npz"])
+def test_an_evaluation_reads_back_the_classes(tmp_path, out):
+    images = videos(3)
+    assert write_by_class(tmp_path / out, images, ["good", "crack", "good"]) == 3
+    path = tmp_path / out
+    source = FolderSource.open(path, label="samples") if path.is_dir() else open_array(path, label="samples")
+    found = dict(zip(source.names, source.classes, strict=True))
+    if path.is_dir():
+        assert found == {"crack/00001.png": "crack", "good/00000.png": "good", "good/00002.png": "good"}
+    else:
+        assert list(found.values()) == ["good", "crack", "good"]
+
+
+def test_classes_order_a_picture_and_make_folders_of_videos(tmp_path):
+    frames = videos(3, num_frames=2)
+    classes = ["good", ".", "crack/deep"]
+    write_by_class(tmp_path / "videos", frames, classes)
+    folders = ["00001", "crack/deep/00002", "good/00000"]
+    assert names(tmp_path / "videos") == [f"{folder}/{t}.png" for folder in folders for t in (1, 2)]
+    write_by_class(tmp_path / "a.png", frames, classes)
+    write(tmp_path / "b.png", frames[[1, 2, 0]])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_an_interruption_within_a_class_leaves_what_is_whole(tmp_path):
+    files = open_for(tmp_path / "out", videos(3))
+    with pytest.raises(KeyboardInterrupt), files:
+        _write_then_interrupt(files, videos(1), classes=["good"])
+    assert (files.num_written, names(tmp_path / "out")) == (1, ["good/00000.png"])
 
 
 def test_a_video_is_a_folder_with_the_most_corrupted_frame_first(tmp_path):

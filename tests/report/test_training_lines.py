@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from autopv.metrics.classes import ClassKernel
 from autopv.report import training_lines
 from autopv.report.training_lines import TrainingLines, beginning_lines, progress_line, training_text
 from autopv.training.course import Course, LookRecord
@@ -125,6 +126,9 @@ def test_the_beginning_says_where_it_is_measured_and_what_that_costs() -> None:
     assert "fd_lite0 (n = 512, floor 168.9) at step 100, 200, 400" in text
     assert "90 steps more (22% of the training)" in text
     assert "2 looks in a row bring nothing better" in text
+    assert "class" not in text
+    by_class = replace(beginning, classes={"crack": 36, "good": 80, ".": 4})
+    assert "by class: crack (36), good (80); 4 images of no known class" in beginning_lines(by_class)
     going_on = "\n".join(beginning_lines(replace(beginning, position=57, course=replace(COURSE, patience=0))))
     assert "going on from step 57" in going_on
     assert "early" not in going_on
@@ -163,5 +167,9 @@ def test_the_summary_shows_every_look_and_why_it_ended() -> None:
     ]
     assert lines[6] == "Ended with all of its compute spent."
     assert "tensorboard --logdir model/logs" in lines[7]
+    kernel = ClassKernel(kernel=12.34, standard_error=5.67, num_reference=30, num_generated=60)
+    by_class = replace(RESULT, best=replace(SECOND, classes={"crack": kernel}))
+    by_class = replace(by_class, looks=(FIRST, by_class.best, LAST))
+    assert "  crack: 12.3 +- 5.7 (30 real images)" in training_text(by_class, out=Path("model")).splitlines()
     early = training_text(replace(RESULT, ended="patience"), out=Path("model"))
     assert "Ended early: a look brought nothing better than step 200." in early

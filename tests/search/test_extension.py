@@ -39,6 +39,7 @@ def settings(budget: str = "1cpu-h", *, num_seeds: int = 3) -> RunSettings:
         splits_digest="",
         num_images=100,
         model="hvae",
+        classes=False,
         preset="tiny",
         metric="fd_lite0",
         metric_num_images=100,

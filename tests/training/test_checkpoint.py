@@ -4,6 +4,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from training_cases import StopAfter, noise_policy, random_images, rewrite, same_state, same_weights
 
+from autopv.data.class_labels import ClassLabels
 from autopv.errors import CheckpointError, ModelError
 from autopv.training.checkpoint import FILE_NAME, load_generator, read_info, resume_checkpoint, save_checkpoint
 
@@ -106,8 +107,8 @@ def test_a_truncated_checkpoint_is_refused(make_trainer, tmp_path, share):
 
 
 def test_a_newer_format_is_refused_with_the_version_that_reads_it(make_trainer, tmp_path):
-    rewrite(save_checkpoint(make_trainer(), tmp_path), format_version=3, autopv_version="9.9")
-    with pytest.raises(CheckpointError, match=r"has 3, written by autopv 9\.9"):
+    rewrite(save_checkpoint(make_trainer(), tmp_path), format_version=4, autopv_version="9.9")
+    with pytest.raises(CheckpointError, match=r"has 4, written by autopv 9\.9"):
         load_generator(tmp_path)
 
 
@@ -141,3 +142,46 @@ def test_a_model_whose_package_is_not_installed_names_it(make_trainer, tmp_path)
     assert read_info(tmp_path).model_package == "their-models 1.2"
     with pytest.raises(ModelError, match=r"'theirs', which is not installed .* the package their-models 1\.2"):
         load_generator(tmp_path)
+
+
+def labels_of(counts, *, names=("crack", "good")):
+    """Labels with so many images of each class and, at the end, of none."""
+    labels = [label for label, count in zip((0, 1, -1), counts, strict=True) for _ in range(count)]
+    return ClassLabels(names, torch.tensor(labels))
+
+
+@pytest.mark.parametrize("name", ["hvae", "diffusion"])
+def test_a_training_by_class_goes_on_bit_for_bit_and_is_sampled_without_the_data(make_trainer, tmp_path, name):
+    classes = labels_of((5, 3, 2))
+    undisturbed, stopped, resumed = (make_trainer(name=name, classes=classes, steps=8) for _ in range(3))
+    undisturbed.annealed_look(1.0)
+    stopped.annealed_look(1.0, should_stop=StopAfter(5))
+    save_checkpoint(stopped, tmp_path)
+    resume_checkpoint(resumed, tmp_path)
+    resumed.annealed_look(1.0)
+    assert same_state(resumed, undisturbed)
+    save_checkpoint(resumed, tmp_path)
+    model, info = load_generator(tmp_path)
+    assert (info.class_names, info.class_counts) == (("crack", "good"), (5, 3, 2))
+    drawn = model.labels_to_sample(None, num_images=10, generator=torch.Generator().manual_seed(0))
+    assert sorted(drawn.tolist()) == [-1, -1, 0, 0, 0, 0, 0, 1, 1, 1]
+
+
+def test_other_classes_or_labels_are_another_training(make_trainer, tmp_path):
+    save_checkpoint(make_trainer(classes=labels_of((5, 3, 2))), tmp_path)
+    with pytest.raises(CheckpointError, match="classes=crack, good, but got classes=none"):
+        resume_checkpoint(make_trainer(), tmp_path)
+    with pytest.raises(CheckpointError, match="but got classes=crack, rust"):
+        resume_checkpoint(make_trainer(classes=labels_of((5, 3, 2), names=("crack", "rust"))), tmp_path)
+    relabelled = make_trainer(classes=labels_of((4, 4, 2)))
+    with pytest.raises(CheckpointError, match="data_digest"):
+        resume_checkpoint(relabelled, tmp_path)
+    resume_checkpoint(relabelled, tmp_path, force=True)
+
+
+def test_a_file_of_the_format_without_classes_is_read(make_trainer, tmp_path):
+    trainer = make_trainer()
+    path = save_checkpoint(trainer, tmp_path)
+    rewrite(path, without=("class_names", "class_counts"), format_version=2)
+    assert read_info(tmp_path).class_names == ()
+    resume_checkpoint(make_trainer(), tmp_path)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from training_cases import SIZE_PX, StopAfter, noise_policy, random_images, same_state, same_weights
 
+from autopv.data.class_labels import ClassLabels
 from autopv.errors import BudgetError, DataError, InputError, ModelError
 from autopv.policy.policy import Layer, Policy
 
@@ -154,7 +155,8 @@ def test_frames_are_rendered_by_the_policy_and_weighted_by_progress(make_trainer
     seen = []
     take_step = trainer.learner.step
 
-    def spy(frames_BTCHW, *, frame_weights_T, kl_weight, learning_rate, generator):
+    def spy(frames_BTCHW, *, frame_weights_T, kl_weight, learning_rate, generator, labels):
+        assert labels is None
         seen.append((frames_BTCHW, frame_weights_T, kl_weight))
         keywords = {"frame_weights_T": frame_weights_T, "kl_weight": kl_weight, "learning_rate": learning_rate}
         return take_step(frames_BTCHW, **keywords, generator=generator)
@@ -168,6 +170,27 @@ def test_frames_are_rendered_by_the_policy_and_weighted_by_progress(make_trainer
         assert not torch.equal(frames[:, 0], frames[:, 2])
     assert seen[0][1] == (0.8, 0.8, 1.0)
     assert seen[-1][1] == (0.0, 0.0, 1.0)
+
+
+def test_every_image_comes_with_its_label(make_trainer, monkeypatch):
+    labels_N = torch.arange(10) % 3 - 1
+    images = (labels_N + 2)[:, None, None, None].expand(-1, 1, 8, 8).to(torch.uint8) * 50
+    trainer = make_trainer(steps=10, images=images, classes=ClassLabels(("crack", "good"), labels_N))
+    seen = []
+    take_step = trainer.learner.step
+
+    def spy(frames_BTCHW, *, labels, **keywords):
+        seen.extend(zip((frames_BTCHW[:, -1, 0, 0, 0] * 255 / 50).round().tolist(), labels.tolist(), strict=True))
+        return take_step(frames_BTCHW, labels=labels, **keywords)
+
+    monkeypatch.setattr(trainer.learner, "step", spy)
+    trainer.train_until(1.0)
+    assert set(seen) == {(1, -1), (2, 0), (3, 1)}
+
+
+def test_as_many_labels_as_images_are_needed(make_trainer):
+    with pytest.raises(DataError, match=r"one per image \(10\), but got 9"):
+        make_trainer(classes=ClassLabels(("crack", "good"), torch.arange(9) % 2))
 
 
 def test_the_last_frame_is_the_training_image(make_trainer, monkeypatch):

@@ -24,8 +24,8 @@ def noise_policy(*, num_frames=2, weight=0.1, until=1.0):
     return Policy(num_frames=num_frames, frame_loss_weight=weight, frame_loss_until=until, layers=(layer,))
 
 
-def flops_of(*, steps, num_frames):
-    model = build_model("hvae", preset="tiny", size_px=SIZE_PX, channels=1, num_frames=num_frames, seed=0)
+def flops_of(*, steps, num_frames, name="hvae"):
+    model = build_model(name, preset="tiny", size_px=SIZE_PX, channels=1, num_frames=num_frames, seed=0)
     return steps * BATCH * TRAINING_FLOPS_FACTOR * model.flops_per_image(num_frames) * 1.0001
 
 
@@ -41,12 +41,13 @@ def same_weights(one, other):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def rewrite(path, **changes):
+def rewrite(path, *, without=(), **changes):
     """Changes what the header of a checkpoint file says."""
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["autopv"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, metadata={"autopv": json.dumps(header | changes)})
+    kept = {key: value for key, value in header.items() if key not in without}
+    save_file(tensors, path, metadata={"autopv": json.dumps(kept | changes)})
 
 
 class StopAfter:

@@ -25,6 +25,16 @@ MIN_KERNEL_IMAGES = 4
 """Below this an unbiased estimate and its jackknife rest on two or three images."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassKernel:
+    """The kernel distance within one class, unbiased, and how much it would vary with other images."""
+
+    kernel: float
+    standard_error: float
+    num_reference: int
+    num_generated: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClassDistance:
     """One class on both sides.
@@ -56,6 +66,30 @@ class ByClass:
     only_generated: tuple[str, ...]
     too_few: tuple[str, ...]
     share_distance: float
+
+
+def kernel_by_class(
+    reference_ND: Tensor, generated_MD: Tensor, *, reference_classes: Sequence[str], generated_classes: Sequence[str]
+) -> dict[str, ClassKernel]:
+    """The kernel distance of each class that has MIN_KERNEL_IMAGES images on both sides, by its name.
+
+    Raises: MetricError for features that are unfit, or not one class for each image.
+    """
+    check_pair(reference_ND, generated_MD)
+    reference = _rows_by_class(reference_ND, reference_classes, where="reference_classes")
+    generated = _rows_by_class(generated_MD, generated_classes, where="generated_classes")
+    found = {}
+    for name in sorted(reference.keys() & generated.keys()):
+        real, made = reference[name], generated[name]
+        if min(len(real), len(made)) >= MIN_KERNEL_IMAGES:
+            value, of_real, of_made = kernel_distance_with_influences(reference_ND[real], generated_MD[made])
+            found[name] = ClassKernel(
+                kernel=value,
+                standard_error=Estimate(value, {"reference": of_real, "generated": of_made}).standard_error,
+                num_reference=len(real),
+                num_generated=len(made),
+            )
+    return found
 
 
 def by_class(

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from autopv.models.classes import ClassEmbedding, draw_labels
+from autopv.models.labels import ClassEmbedding, draw_labels
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from autopv.errors import MetricError
-from autopv.evaluation.classes import MIN_FRECHET_IMAGES, MIN_KERNEL_IMAGES, by_class, share_distance
+from autopv.metrics.classes import MIN_FRECHET_IMAGES, MIN_KERNEL_IMAGES, by_class, kernel_by_class, share_distance
 from autopv.metrics.estimate import Estimate
 from autopv.metrics.frechet import frechet_distance
 from autopv.metrics.kernel import kernel_distance, kernel_distance_with_influences
@@ -126,6 +126,20 @@ def test_classes_of_one_side_and_tiny_ones_are_listed() -> None:
     )
     assert [one.name for one in found.distances] == ["crack", "good"]
     assert (found.only_reference, found.only_generated, found.too_few) == (("rust",), ("bent",), ("tiny",))
+
+
+def test_the_kernel_distances_alone_are_those_beside_the_frechet_distances() -> None:
+    names = classes(crack=LARGE, good=20, tiny=MIN_KERNEL_IMAGES - 1)
+    real, made = features(len(names), seed=1), features(len(names), seed=2)
+    both = {"reference_classes": names, "generated_classes": names}
+    alone = kernel_by_class(real, made, **both)
+    beside = by_class(real, made, **both, label="A").distances
+    assert [
+        (name, one.kernel, one.standard_error, one.num_reference, one.num_generated) for name, one in alone.items()
+    ] == [
+        (one.name, one.kernel.value, pytest.approx(one.kernel.standard_error), one.num_reference, one.num_generated)
+        for one in beside
+    ]
 
 
 def test_share_distance_by_hand() -> None:

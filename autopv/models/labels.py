@@ -1,4 +1,4 @@
-"""Classes of images as a condition of a model: labels are checked, drawn where none are given, and embedded."""
+"""Labels of images as a condition of a model: checked, drawn where none are given, and embedded."""
 
 import torch
 from torch import Tensor, nn
