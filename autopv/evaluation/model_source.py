@@ -12,7 +12,9 @@ from autopv import __version__
 from autopv.errors import DataError
 from autopv.evaluation.image_source import Decoded, ImageSource, SourceChangedError, fit_image, quantised
 from autopv.models.base import VideoGenerator
+from autopv.models.labels import draw_labels
 from autopv.training.checkpoint import FILE_NAME, check_family, load_generator, model_file, read_info
+from autopv.training.measure import names_of_labels
 from autopv.training.streams import stream
 
 RUN_FILE_NAME = "run.json"
@@ -27,6 +29,7 @@ class ModelSource(ImageSource):
     """The first `num_samples` samples that a checkpoint's model gives for a seed, rounded to 8 bits.
 
     path: a checkpoint file, or a folder whose `model_file` is meant (`file`): of a full training, its best look's.
+    Of a model with classes each sample has the class that it was asked for, as often as among the training images.
     Equal seeds give equal samples, on devices of one type and with one version of torch; more samples begin with the
     same ones. The model is loaded when the first sample is asked for.
     """
@@ -40,8 +43,12 @@ class ModelSource(ImageSource):
         self.info = read_info(self.file)
         check_family(self.info, path=self.file)  # now rather than after the features of all real images
         names = [f"{index:06d}" for index in range(num_samples)]
-        super().__init__(label, kind="model", names=names, classes=None, has_masks=False)
         self.seed = seed
+        classes = None
+        if self.info.class_names:
+            chunks = range(-(-num_samples // CHUNK_IMAGES))
+            classes = [name for chunk in chunks for name in self._class_names(chunk)][:num_samples]
+        super().__init__(label, kind="model", names=names, classes=classes, has_masks=False)
         self._device = torch.device(device)
         self._checkpoint_digest = _file_digest(self.file)
         self._model: VideoGenerator | None = None
@@ -70,9 +77,18 @@ class ModelSource(ImageSource):
             model = self._loaded()
             generator = stream(self.seed, purpose="samples", step=number, device=self._device)
             with torch.inference_mode():
-                samples_NCHW = model.sample_last_frame(CHUNK_IMAGES, generator=generator)
+                labels_B = self._labels(number) if self.info.class_names else None
+                samples_NCHW = model.sample_last_frame(CHUNK_IMAGES, labels=labels_B, generator=generator)
                 self._latest = number, quantised(samples_NCHW.float(), label=self.label)
         return self._latest[1]
+
+    def _labels(self, number: int) -> Tensor:
+        """What one chunk's samples are asked to be; on the CPU, so that it is the same whatever samples them."""
+        generator = stream(self.seed, purpose="labels", step=number)
+        return draw_labels(torch.tensor(self.info.class_counts), CHUNK_IMAGES, generator=generator)
+
+    def _class_names(self, number: int) -> list[str]:
+        return names_of_labels(self._labels(number).tolist(), self.info.class_names)
 
     def _loaded(self) -> VideoGenerator:
         if self._model is None:

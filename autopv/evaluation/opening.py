@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from autopv.data.class_labels import class_labels
 from autopv.data.filed import take_rows
 from autopv.data.images import ImageSet, load_images
 from autopv.data.splits import Splits, split_images
@@ -115,7 +116,7 @@ def _apart(
             channels=model.info.channels,
             group_by=group_by or run.get("group_by") or (None if course is None else course.group_by),
         )
-        if _was_trained_on(model, image_set.images_NCHW, image_set.masks_NHW):
+        if _was_trained_on(model, image_set, image_set.images_NCHW, image_set.masks_NHW):
             notes.append(
                 f"{model.label} was trained on every image of {name}: none is left that it has not seen, so its "
                 "distances say how well it reproduces them, and favour it for memorising; name images it has not seen "
@@ -127,7 +128,7 @@ def _apart(
             splits = split_images(image_set, seed=run.get("seed", model.info.seed))
         except DataError:
             break  # too few to have been split, so not what it was trained on
-        if not _was_trained_on(model, *_of_split(image_set, splits, "train")):
+        if not _was_trained_on(model, image_set, *_of_split(image_set, splits, "train"), rows=splits.train):
             break
         known[splits.digest] = (image_set, splits)
     else:
@@ -145,9 +146,25 @@ def _apart(
     return whole, None
 
 
-def _was_trained_on(model: ModelSource, images_NCHW: Tensor, masks_NHW: Tensor | None) -> bool:
-    """Whether these images were what the model learnt from, with the masks if its policy needed them."""
-    return model.info.data_digest in [training_digest(images_NCHW, masks) for masks in (None, masks_NHW)]
+def _was_trained_on(
+    model: ModelSource,
+    image_set: ImageSet,
+    images_NCHW: Tensor,
+    masks_NHW: Tensor | None,
+    *,
+    rows: Tensor | None = None,
+) -> bool:
+    """Whether these images of the set were what the model learnt from.
+
+    With the masks if its policy needed them, and with the classes if it was told them. rows: default all.
+    """
+    labels_N = None
+    if model.info.class_names:
+        try:
+            labels_N = class_labels(image_set, rows).labels_N
+        except DataError:  # of fewer than two classes, so not what it was trained on
+            return False
+    return model.info.data_digest in [training_digest(images_NCHW, masks, labels_N) for masks in (None, masks_NHW)]
 
 
 def _subset(image_set: ImageSet, splits: Splits, split: str, *, name: str) -> TensorSource:

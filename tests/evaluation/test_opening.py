@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from evaluation_cases import write_parts
 from source_cases import write_checkpoint
 
+from autopv.data.class_labels import class_labels
 from autopv.data.images import load_images
 from autopv.data.splits import split_images
 from autopv.errors import DataError
 from autopv.evaluation.model_source import ModelSource
 from autopv.evaluation.opening import open_sets
 from autopv.models.base import build_model
+from autopv.models.hvae import Hvae
 from autopv.policy.policy import Policy
 from autopv.training.checkpoint import FILE_NAME, save_checkpoint
 from autopv.training.course import Course
@@ -30,6 +33,7 @@ def write_trained(
     split_seed: int | None = None,
     group_by: str | None = None,
     on_all: bool = False,
+    by_class: bool = False,
     course: Course | None = None,
 ) -> None:
     """A model that was about to be trained on the data's training split, or on all of it."""
@@ -44,6 +48,7 @@ def write_trained(
         channels=1,
         policy=Policy.image_only(),
         images_NCHW=images.images_NCHW[rows],
+        classes=class_labels(images, rows) if by_class else None,
         plan=TrainingPlan(total_flops=100 * model.flops_per_image(1), batch_size=4),
         seed=seed,
     )
@@ -105,6 +110,39 @@ def test_what_a_model_was_trained_on_is_told_from_the_rest(tmp_path: Path, parts
     assert torch.equal(read.images_NCHW, grey)
     assert len(sets.generated[0]) == 8
     assert any("no training or search has seen" in note for note in sets.notes)
+
+
+@pytest.mark.parametrize("on_all", [False, True])
+def test_what_a_model_of_classes_was_trained_on_is_told_too_and_its_samples_have_classes(
+    tmp_path: Path, parts: Path, on_all: bool
+) -> None:
+    write_trained(tmp_path / "model", parts, by_class=True, on_all=on_all)
+    sets = open_sets(str(parts), (str(tmp_path / "model"),), num_samples=128)
+    assert (sets.train is None) == on_all
+    assert any("trained on every image" in note for note in sets.notes) == on_all
+    (model,) = sets.generated
+    assert model.classes is not None
+    assert Counter(model.classes) == {"plate": 64, "tube": 64}
+
+
+def test_samples_of_a_model_of_classes_begin_with_the_same_ones_and_are_of_their_class(
+    tmp_path: Path, parts: Path
+) -> None:
+    write_trained(tmp_path / "model", parts, by_class=True)
+    few, many = (ModelSource(tmp_path / "model", label="m", num_samples=count, seed=0) for count in (9, 80))
+    assert few.classes is not None
+    assert many.classes is not None
+    assert few.classes == many.classes[:9]
+    assert set(few.classes) == {"plate", "tube"}
+    read = few.read(0, 9, size_px=SIZE_PX, channels=1).images_NCHW
+    assert torch.equal(read, many.read(0, 9, size_px=SIZE_PX, channels=1).images_NCHW)
+    model = few._loaded()
+    assert isinstance(model, Hvae)
+    with torch.no_grad():
+        model.of_class[-1].weight[1] = 100.0
+    few._latest = None
+    changed = (few.read(0, 9, size_px=SIZE_PX, channels=1).images_NCHW != read).flatten(1).any(1)
+    assert changed.tolist() == [name == "tube" for name in few.classes]
 
 
 def test_masks_go_with_the_splits(tmp_path: Path) -> None:
