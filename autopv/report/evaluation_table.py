@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# Standard errors to either side that make an interval of 95%.
-_REACH = 1.96
+from autopv.report.numbers import REACH
+
 _FIGURES = ("precision", "recall", "density", "coverage")
 # What draws alone would show this rarely.
 _SIGNIFICANT = 0.01
@@ -154,7 +154,7 @@ def _defect_lines(one: Mapping[str, Any], *, fd: str, kid: str) -> Iterator[str]
         yield (
             f"defects (crops around {one['num_defects']} of them a side): "
             + "; ".join(
-                f"{name} {found['value']:.1f} ± {_REACH * found['standard_error']:.1f}, floor {found['floor']:.1f}"
+                f"{name} {found['value']:.1f} ± {REACH * found['standard_error']:.1f}, floor {found['floor']:.1f}"
                 for name, found in ((fd, one["fd"]), (f"{kid} x1000", one["kid"]))
             )
         )
@@ -163,7 +163,7 @@ def _defect_lines(one: Mapping[str, Any], *, fd: str, kid: str) -> Iterator[str]
         without = "" if background is None else f", as many without any defect that of {background['value']:.0%}"
         yield (
             f"defects: any {one['num_images']} of these images hold the like of {one['covered']['value']:.0%} ± "
-            f"{_REACH * one['covered']['standard_error']:.0%} of {one['num_defects']} held-out real defects; as many "
+            f"{REACH * one['covered']['standard_error']:.0%} of {one['num_defects']} held-out real defects; as many "
             f"real images hold that of {one['real']['value']:.0%}{without}"
         )
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from autopv.data.pictures import image_grid, save_png
 from autopv.data.tensors import to_float
+from autopv.report.class_table import MOST_PICTURED
 from autopv.report.preview import write_preview
 from autopv.search.conclusion import best_found, known_floor, trained_model
 from autopv.search.material import reload_material
@@ -30,7 +31,10 @@ def write_samples(rows: Sequence[tuple[str, Tensor]], path: Path) -> None:
 
 
 def write_run_pictures(folder: RunFolder) -> None:
-    """Writes preview.png (the best policy found) and samples.png (its samples, image-only's, and real images)."""
+    """Writes preview.png (the best policy found) and samples.png (its samples, image-only's, and real images).
+
+    Of a model with classes there are then samples of each class, too.
+    """
     settings = folder.settings()
     material = reload_material(settings)
     train = material.images("train")
@@ -44,7 +48,12 @@ def write_run_pictures(folder: RunFolder) -> None:
     for arm, label in arms:
         checkpoint = trained_model(folder, arm=arm, records=records)
         if checkpoint is not None:
-            model, _ = load_generator(checkpoint)
+            model, info = load_generator(checkpoint)
             samples = sample_images(model, num_images=2 * _ROW, seed=settings.seed)
             rows += [(label, samples[:_ROW]), (label, samples[_ROW:])]
+            if arm == arms[-1][0]:
+                rows += [
+                    (f"{label}, {name}", sample_images(model, num_images=_ROW, seed=settings.seed, label=place))
+                    for place, name in enumerate(info.class_names[:MOST_PICTURED])
+                ]
     write_samples(rows, folder.path / "samples.png")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from autopv.errors import RunFolderError
+from autopv.report.class_table import ClassTable, class_table, compared_arms
 from autopv.report.numbers import distance_text
 from autopv.search.budget import Budget
 from autopv.search.extension import current_budget
@@ -32,6 +33,9 @@ def summary_text(result: Mapping[str, Any], *, folder: Path) -> str:
     """The summary that ends a run: verified arms (or, without any, the trials), budget, files, verdict."""
     verdict = result["verdict"]
     parts = [_arms_table(result) if verdict["seeds"] else _trials_table(result)]
+    table = class_table(result, arms=compared_arms(result))
+    if table is not None:
+        parts.append(_classes_text(table))
     use = result["use_s"]
     spent = result["spent_s"]
     budget = Budget.parse(result["budget"])
@@ -129,6 +133,15 @@ def _arms_table(result: Mapping[str, Any]) -> str:
         f"{result['settings']['trial_steps']} image-only steps' worth of compute each"
     )
     return head + "\n" + _table(["arm", "excess", "change", "95% interval", "distance by seed", "policy"], rows)
+
+
+def _classes_text(table: ClassTable) -> str:
+    head = (
+        f"Within each class, on the final split: {table.metric}, mean over the seeds (±: 95% interval of one seed over "
+        "draws of images; 0 would be perfect)"
+    )
+    few = f"\nToo few real images to be measured: {', '.join(table.too_few)}" if table.too_few else ""
+    return f"{head}\n{_table(table.header, table.rows)}{few}"
 
 
 def _trials_table(result: Mapping[str, Any]) -> str:

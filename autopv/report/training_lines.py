@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from autopv.data.class_labels import NO_CLASS
-from autopv.report.numbers import distance_text
+from autopv.report.numbers import distance_text, interval_text
 from autopv.training.course import Course, LookRecord
 from autopv.training.full import TrainResult
 from autopv.training.listener import Beginning, FullProgress, TrainingListener
@@ -132,11 +132,10 @@ def training_text(result: TrainResult, *, out: Path) -> str:
         cells = (text.rjust(width) for text, width in zip(row, widths, strict=True))
         lines.append("  " + "  ".join(cells).rstrip())
     if result.best.classes:
-        lines.append("within each class at the best look, kernel distance x 1000 with its standard error:")
-        lines += [
-            f"  {name}: {one.kernel:.1f} +- {one.standard_error:.1f} ({one.num_reference} real images)"
-            for name, one in result.best.classes.items()
-        ]
+        lines.append("within each class at the best look, kernel distance x 1000 (95% intervals over draws of images):")
+        for name, one in result.best.classes.items():
+            kernel = interval_text(one.kernel, standard_error=one.standard_error)
+            lines.append(f"  {name}: {kernel} ({one.num_reference} real images)")
     behind = len(result.looks) - 1 - result.looks.index(result.best)
     ended = (
         "Ended with all of its compute spent."

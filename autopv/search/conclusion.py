@@ -8,6 +8,7 @@ from typing import Any
 
 from autopv.policy import Policy
 from autopv.search.budget import Budget
+from autopv.search.class_distances import class_distances
 from autopv.search.ledger import Ledger
 from autopv.search.ranking import Expected, expected_results
 from autopv.search.records import TrialRecord
@@ -132,7 +133,7 @@ def conclude(
         "autopv_version": settings.autopv_version,
         "data": settings.data,
         "data_digest": settings.data_digest,
-        "model": f"{settings.model}/{settings.preset}",
+        "model": f"{settings.model}/{settings.preset}" + (" by class" if settings.classes else ""),
         "size_px": settings.size_px,
         "trained_for_flops": settings.trial_flops,
         "versions": dict(settings.versions),
@@ -174,6 +175,9 @@ def conclude(
         "arms": [{"name": arm.name, "kind": arm.kind, "policy": arm.policy.describe()} for arm in arms],
         "floors": floors,
         "metrics": metrics,
+        "classes": None
+        if material.classes is None
+        else class_distances(folder, ledger.verification(), class_names=material.classes.names),
         "spent_s": ledger.spent_s(),
         "spent_by_phase_s": {phase: ledger.spent_s(phase=phase) for phase in _PHASES},
         "use_s": dict(ledger.usage()),

@@ -15,7 +15,7 @@ from autopv.policy import Policy
 from autopv.search.budget import Budget, rounded_up
 from autopv.search.spending import SAFETY, Speed
 from autopv.training.fastest import default_execution
-from autopv.training.measure import measure
+from autopv.training.measure import measure_by_class
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
 from autopv.verify.statistics import MIN_BLOCKS
@@ -87,7 +87,7 @@ def calibrate(
         step_s = (time.monotonic() - started_s) / max(1, trainer.steps_done - started_steps)
         generator = trainer.learner.averaged_model()
         started_s = time.monotonic()
-        measure(generator, metric, seed=0)
+        measure_by_class(generator, metric, class_names=trainer.class_names, seed=0)
         look_s = time.monotonic() - started_s
     finally:
         torch.set_num_threads(threads)

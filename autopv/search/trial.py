@@ -17,6 +17,7 @@ from autopv.data.filed import FiledTensor
 from autopv.errors import BudgetError, DataError, MetricError, ModelError, StorageError, TrainingDiverged
 from autopv.metrics.metric import LastFrameMetric
 from autopv.policy import Policy
+from autopv.search.class_distances import write_class_distances
 from autopv.search.run_folder import RunFolder, write_json
 from autopv.search.storage import is_storage_error, storage_error
 from autopv.search.watchdog import watched
@@ -24,7 +25,7 @@ from autopv.search.work import Look, WorkItem
 from autopv.training.checkpoint import FILE_NAME, resume_checkpoint, save_checkpoint
 from autopv.training.execution import is_out_of_memory
 from autopv.training.fastest import default_execution
-from autopv.training.measure import measure
+from autopv.training.measure import measure_by_class
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
 
@@ -183,13 +184,17 @@ class Trial(tune.Trainable):
                 self._save(trainer)
             return None
         started_s = time.monotonic()
-        distance = measure(model, self._metric(), seed=self._item.seed)
+        distance, classes = measure_by_class(
+            model, self._metric(), class_names=trainer.class_names, seed=self._item.seed
+        )
         self._evaluation_s = time.monotonic() - started_s
         look = Look(fraction=fraction, distance=distance, steps=trainer.position, flops=trainer.flops_spent)
         self._save(trainer)
         self._looks.append(look)
         self._num_replayed = len(self._looks)
         write_json(self._item_folder / _LOOKS_FILE, [asdict(look) for look in self._looks])
+        if classes is not None:
+            write_class_distances(self._item_folder, classes)
         if fraction >= self._item.rungs[-1]:
             trainer.look = None  # the trunk is not needed any more: half the size on disk
             self._save(trainer)

@@ -44,17 +44,18 @@ def sample_batches(
         yield frames_BTCHW.float(), labels_B
 
 
-def sample_images(model: VideoGenerator, *, num_images: int, seed: int, temperature: float = 1.0) -> Tensor:
-    """Last frames images_NCHW on the CPU, float32 in [0, 1]; equal seeds give equal images."""
-    return sample_with_labels(model, num_images=num_images, seed=seed, temperature=temperature)[0]
+def sample_images(
+    model: VideoGenerator, *, num_images: int, seed: int, temperature: float = 1.0, label: int | None = None
+) -> Tensor:
+    """Last frames images_NCHW on the CPU, float32 in [0, 1]; equal seeds give equal images. label: of all of them."""
+    batches = sample_batches(model, num_images=num_images, seed=seed, temperature=temperature, label=label)
+    return torch.cat([frames_BTCHW[:, -1].cpu() for frames_BTCHW, _ in batches])
 
 
-def sample_with_labels(
-    model: VideoGenerator, *, num_images: int, seed: int, temperature: float = 1.0
-) -> tuple[Tensor, list[int]]:
+def sample_with_labels(model: VideoGenerator, *, num_images: int, seed: int) -> tuple[Tensor, list[int]]:
     """`sample_images`, and the label of each; no labels of a model without classes."""
     images, labels = [], []
-    for frames_BTCHW, labels_B in sample_batches(model, num_images=num_images, seed=seed, temperature=temperature):
+    for frames_BTCHW, labels_B in sample_batches(model, num_images=num_images, seed=seed):
         images.append(frames_BTCHW[:, -1].cpu())
         labels += [] if labels_B is None else labels_B.tolist()
     return torch.cat(images), labels
@@ -67,6 +68,18 @@ def measure(model: VideoGenerator, metric: LastFrameMetric, *, seed: int) -> flo
         MetricError: the samples are not finite.
     """
     return metric.distance(sample_images(model, num_images=metric.identity.num_generated, seed=seed))
+
+
+def measure_by_class(
+    model: VideoGenerator, metric: LastFrameMetric, *, class_names: Sequence[str], seed: int
+) -> tuple[float, dict[str, ClassKernel] | None]:
+    """`measure`, and the same samples' distances within each class; None of a model without classes.
+
+    Raises:
+        MetricError: the samples are not finite.
+    """
+    samples_NCHW, labels = sample_with_labels(model, num_images=metric.identity.num_generated, seed=seed)
+    return distance_of_samples(samples_NCHW, labels, metric, class_names=class_names)
 
 
 def distance_of_samples(

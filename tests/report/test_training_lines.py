@@ -170,6 +170,6 @@ def test_the_summary_shows_every_look_and_why_it_ended() -> None:
     kernel = ClassKernel(kernel=12.34, standard_error=5.67, num_reference=30, num_generated=60)
     by_class = replace(RESULT, best=replace(SECOND, classes={"crack": kernel}))
     by_class = replace(by_class, looks=(FIRST, by_class.best, LAST))
-    assert "  crack: 12.3 +- 5.7 (30 real images)" in training_text(by_class, out=Path("model")).splitlines()
+    assert "  crack: 12.3 ± 11.1 (30 real images)" in training_text(by_class, out=Path("model")).splitlines()
     early = training_text(replace(RESULT, ended="patience"), out=Path("model"))
     assert "Ended early: a look brought nothing better than step 200." in early

@@ -13,7 +13,9 @@ from torch import Tensor
 from autopv.data.pictures import image_grid
 from autopv.data.tensors import to_float
 from autopv.errors import AutopvError
+from autopv.models.base import VideoGenerator
 from autopv.policy import Policy
+from autopv.report.class_table import MOST_PICTURED
 from autopv.report.page.facts import Facts
 from autopv.report.preview import preview_frames
 from autopv.search.conclusion import trained_model
@@ -72,12 +74,14 @@ def draw_pictures(folder: RunFolder, facts: Facts) -> Pictures:
             missing.append(f"No samples of {arm}: no trained model of it is left in the run folder.")
             continue
         try:
-            model, _ = load_generator(checkpoint)
+            model, info = load_generator(checkpoint)
         except AutopvError as error:
             missing.append(f"No samples of {arm}: {error}")
             continue
         images_NCHW = sample_images(model, num_images=NUM_SAMPLES, seed=facts.settings.seed)
         samples.append(_sheet(images_NCHW, caption=f"generated: {arm}"))
+        if arm == arms[-1]:
+            samples += _of_classes(model, info.class_names, arm=arm, seed=facts.settings.seed)
     policy = None if shown is None else facts.policy(shown)
     videos = None
     if material is not None and policy is not None and not policy.is_image_only:
@@ -92,6 +96,15 @@ def _real_images(material: Material) -> Tensor:
     train = material.images("train")
     count = min(NUM_SAMPLES, len(train))
     return to_float(train[torch.arange(count) * len(train) // count])
+
+
+def _of_classes(model: VideoGenerator, class_names: Sequence[str], *, arm: str, seed: int) -> list[Picture]:
+    """A row of samples of each class; of more classes than fit a page the first ones."""
+    pictures = []
+    for label, name in enumerate(class_names[:MOST_PICTURED]):
+        images_NCHW = sample_images(model, num_images=2 * _COLUMNS, seed=seed, label=label)
+        pictures.append(_sheet(images_NCHW, caption=f"generated: {arm}, class {name}"))
+    return pictures
 
 
 def _videos(policy: Policy, material: Material) -> Picture:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autopv.report.class_table import class_table
 from autopv.report.numbers import distance_text
 from autopv.report.page.charts import Part, stacked_bar
 from autopv.report.page.comparison import arm_rows, forest
@@ -60,6 +61,18 @@ def _failed_runs(facts: Facts) -> list[tuple[str, str]]:
         if run.failure is not None:
             causes.setdefault(run.failure, Counter())[run.arm] += 1
     return [(cause, ", ".join(f"{arm} ({n})" for arm, n in arms.items())) for cause, arms in causes.items()]
+
+
+def _classes(facts: Facts, _: Pictures) -> Values | None:
+    table = None if facts.result is None else class_table(facts.result)
+    if table is None:
+        return None
+    return {
+        "metric": table.metric,
+        "header": [name.capitalize() if place < 2 else name for place, name in enumerate(table.header)],
+        "rows": table.rows,
+        "too_few": ", ".join(table.too_few),
+    }
 
 
 def _samples(facts: Facts, pictures: Pictures) -> Values | None:
@@ -180,6 +193,7 @@ def _expected_words(result: Expected | None) -> tuple[str, str] | None:
 SECTIONS = (
     Section(slug="verdict", title="What to do", values=lambda facts, _: verdict_values(facts)),
     Section(slug="arms", title="The evidence", values=_arms),
+    Section(slug="classes", title="Within each class", values=_classes),
     Section(slug="samples", title="What the models draw", values=_samples),
     Section(slug="videos", title="The pseudo videos", values=_videos),
     Section(slug="curves", title="Learning curves", values=_curves),

@@ -31,7 +31,7 @@ def setting_values(facts: Facts) -> dict[str, Any]:
     if not metrics:
         pairs.append(("Metric", f"{settings.metric}, n = {settings.metric_num_images}"))
     pairs += [
-        ("Model", f"{settings.model}, preset {settings.preset}"),
+        ("Model", f"{settings.model}, preset {settings.preset}{', told the class of each image' * settings.classes}"),
         ("Search space", f"{settings.space} ({settings.space_digest[:12]})"),
         ("Sampler", f"{settings.sampler}, stopping {settings.stopping}, {settings.repeat_share:.0%} repeats"),
         ("Screen", _screen_words(facts)),
@@ -65,6 +65,7 @@ def data_flags(facts: Facts) -> Sequence[object]:
         *("--data", settings.data, "--size", settings.size_px, "--channels", settings.channels),
         *("--group-by", settings.group_by, "--model", settings.model, "--preset", settings.preset),
         *("--metric", settings.metric, "--seed", settings.seed),
+        *(("--classes",) if settings.classes else ()),
     )
 
 
