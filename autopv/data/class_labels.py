@@ -28,6 +28,11 @@ class ClassLabels:
         found: list[int] = torch.bincount(self.labels_N + 1, minlength=len(self.names) + 1).tolist()
         return (*found[1:], found[0])
 
+    @property
+    def by_name(self) -> dict[str, int]:
+        """The counts by the names of the classes, at the end that of NO_CLASS."""
+        return dict(zip((*self.names, NO_CLASS), self.counts, strict=True))
+
 
 def class_labels(image_set: ImageSet, rows: Tensor | None = None) -> ClassLabels:
     """The labels of these images (default: all) and the classes that are among them, sorted.

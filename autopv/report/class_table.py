@@ -1,9 +1,10 @@
-"""What a verification found within each class, as cells of a table: a row for each class, a column for each arm."""
+"""What is told of classes: how many images they have, and what a verification found within each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autopv.data.class_labels import NO_CLASS
 from autopv.metrics.metric import metric_name
 from autopv.report.numbers import interval_text
 from autopv.verify.controls import IMAGE_ONLY
@@ -14,7 +15,10 @@ MOST_PICTURED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTable:
-    """metric: the distance's name. too_few: classes with too few real images to be measured."""
+    """A row for each class, a column for each arm.
+
+    metric: the distance's name. too_few: classes with too few real images to be measured.
+    """
 
     metric: str
     header: Sequence[str]
@@ -38,6 +42,17 @@ def class_table(result: Mapping[str, Any], *, arms: Sequence[str] | None = None)
         ],
         too_few=record["too_few"],
     )
+
+
+def class_counts_text(counts: Mapping[str, int]) -> str:
+    """How many images each class has.
+
+    >>> class_counts_text({"crack": 36, "good": 80, ".": 4})
+    'by class: crack (36), good (80); 4 images of no known class'
+    """
+    told = ", ".join(f"{name} ({count})" for name, count in counts.items() if name != NO_CLASS)
+    unlabelled = counts.get(NO_CLASS, 0)
+    return f"by class: {told}" + (f"; {unlabelled} images of no known class" if unlabelled else "")
 
 
 def compared_arms(result: Mapping[str, Any]) -> list[str]:

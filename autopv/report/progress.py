@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from autopv.report.class_table import class_counts_text
 from autopv.report.numbers import distance_text
 from autopv.report.run_state import RunState
 from autopv.search.budget import Budget, device_time_text, rounded_up
@@ -108,6 +109,8 @@ def plan_lines(event: Mapping[str, Any]) -> list[str]:
     ]
     if event["num_defective"] is not None:
         lines.append(f"defect masks: {event['num_defective']} images have a marked defect")
+    if event.get("classes"):
+        lines.append(class_counts_text(event["classes"]))
     if event.get("max_frames"):  # runs of earlier versions tell nothing of it
         lines.append(f"policies have at most {event['max_frames']} frames: this model takes no more at this image size")
     if event["left_out_ops"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from autopv.data.class_labels import NO_CLASS
+from autopv.report.class_table import class_counts_text
 from autopv.report.numbers import distance_text, interval_text
 from autopv.training.course import Course, LookRecord
 from autopv.training.full import TrainResult
@@ -72,10 +72,7 @@ def beginning_lines(beginning: Beginning) -> list[str]:
     images = "all" if course.trained_on == "all" else "the train split's"
     lines = [f"Training with {beginning.policy} on {images} {beginning.num_images} images: {total} steps{begins}"]
     if beginning.classes:
-        counts = dict(beginning.classes)
-        unlabelled = counts.pop(NO_CLASS)
-        told = ", ".join(f"{name} ({count})" for name, count in counts.items())
-        lines.append(f"by class: {told}" + (f"; {unlabelled} images of no known class" if unlabelled else ""))
+        lines.append(class_counts_text(beginning.classes))
     if course.metric is None:
         lines.append(
             "Trained on every image, it is not measured and not stopped early: no image is left that it has not seen"

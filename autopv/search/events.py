@@ -43,6 +43,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "num_images": "images in use",
         "skipped": "broken images that were left out, with reasons",
         "num_defective": "images with a marked defect; null where the data has no masks",
+        "classes": "training images of each class, and of no known one ('.'), where models learn by class; else null",
         "max_frames": "frames of the longest policies searched, where the model takes no more; else null",
         "left_out_ops": "ops left out of the search for want of defect masks",
         "splits": "numbers of images to train, search and final",

@@ -138,6 +138,7 @@ def start_job(request: SearchRequest, *, listener: Listener | None = None) -> No
             num_images=len(material.image_set),
             skipped=[f"{skipped.name}: {skipped.reason}" for skipped in material.image_set.skipped],
             num_defective=material.image_set.num_defective if material.image_set.has_masks else None,
+            classes=None if material.classes is None else material.classes.by_name,
             left_out_ops=left_out,
             max_frames=space.num_frames.high if space.num_frames != whole.num_frames else None,
             splits=[len(part) for part in (material.splits.train, material.splits.search, material.splits.final)],

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from autopv.data.class_labels import NO_CLASS
 from autopv.data.pictures import image_grid
 from autopv.errors import CheckpointError, InputError, MetricError, StorageError, TrainingDiverged
 from autopv.metrics.choice import AUTO
@@ -193,7 +192,7 @@ class _FullTraining:
                 total_steps=trainer.total_steps,
                 look_steps=look_steps_ahead(trainer, self._course),
                 course=self._course,
-                classes=dict(zip((*trainer.class_names, NO_CLASS), trainer.class_counts, strict=False)),
+                classes={} if self._material.classes is None else self._material.classes.by_name,
             )
         )
         try:

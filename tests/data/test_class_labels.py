@@ -33,6 +33,7 @@ def test_sub_folders_are_classes_and_images_beside_them_have_none(tmp_path: Path
     assert by_name == {"good/a.png": 1, "crack/b.png": 0, "c.png": -1, "good/d.png": 1}
     assert labels.labels_N.dtype == torch.int64
     assert labels.counts == (1, 2, 1)
+    assert labels.by_name == {"crack": 1, "good": 2, NO_CLASS: 1}
     assert classes_of_images(image_set) == tuple(
         NO_CLASS if label < 0 else labels.names[label] for label in labels.labels_N
     )

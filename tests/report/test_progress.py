@@ -36,6 +36,8 @@ def test_the_plan_says_what_the_budget_buys_and_whether_a_verdict_is_affordable(
 def test_the_plan_tells_of_masks_and_of_what_their_want_leaves_out() -> None:
     assert not any("mask" in line for line in plan_lines(PLANNED))
     assert "120 images have a marked defect" in " ".join(plan_lines({**PLANNED, "num_defective": 120}))
+    assert not any("by class" in line for line in plan_lines(PLANNED))
+    assert "by class: crack (9), good (90)" in plan_lines({**PLANNED, "classes": {"crack": 9, "good": 90, ".": 0}})
     without = " ".join(plan_lines({**PLANNED, "left_out_ops": ["defect_fade"]}))
     assert "for want of defect masks: defect_fade" in without
 

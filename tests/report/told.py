@@ -26,6 +26,7 @@ PLANNED: Event = {
     "num_images": 300,
     "skipped": ["a/broken.png: truncated"],
     "num_defective": None,
+    "classes": None,
     "max_frames": None,
     "left_out_ops": [],
     "splits": [180, 60, 60],
