@@ -32,3 +32,14 @@ def test_a_name_is_registered_once():
 def test_impossible_shapes_are_refused(channels, num_frames, rule):
     with pytest.raises(ModelError, match=rule):
         build_model("hvae", preset="tiny", size_px=16, channels=channels, num_frames=num_frames, seed=0)
+
+
+def test_classes_are_refused_for_a_family_that_knows_none_with_those_that_do(monkeypatch):
+    monkeypatch.setattr(Hvae, "takes_classes", False)
+    shape = {"preset": "tiny", "size_px": 16, "channels": 1, "num_frames": 1}
+    with pytest.raises(ModelError, match=r"'hvae' knows no classes.* take one of diffusion, refine"):
+        build_model("hvae", **shape, seed=0, num_classes=2)
+    with pytest.raises(ModelError, match="knows no classes"):
+        Hvae(**shape, num_classes=2)
+    with pytest.raises(ModelError, match="num_classes >= 0"):
+        Hvae(**shape, num_classes=-1)
