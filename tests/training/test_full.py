@@ -127,7 +127,7 @@ def test_interrupted_or_killed_in_a_look_it_ends_the_same(
     undisturbed, images, tmp_path, heard_interrupts, monkeypatch, place
 ):
     out = tmp_path / "out"
-    real, calls = full.sample_images, []
+    real, calls = full.sample_with_labels, []
 
     def sample(model, *, num_images, seed):
         calls.append(None)
@@ -143,7 +143,7 @@ def test_interrupted_or_killed_in_a_look_it_ends_the_same(
         return real_save(trainer, folder, course=course)
 
     if place == "measuring":
-        monkeypatch.setattr(full, "sample_images", sample)
+        monkeypatch.setattr(full, "sample_with_labels", sample)
     else:
         monkeypatch.setattr(full, "save_checkpoint", save)
     with pytest.raises((KeyboardInterrupt, Killed)):
