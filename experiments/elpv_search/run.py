@@ -99,7 +99,8 @@ def main() -> None:
     results = {name: json.loads((options.work / name / "result.json").read_text()) for name in SEARCHES}
     arms = {IMAGE_ONLY: Policy.image_only()}
     arms |= {name: Policy.load(options.work / name / "best_found.json") for name in SEARCHES}
-    arms[LUCKIEST] = luckiest(options.work / "random")
+    if (policy := luckiest(options.work / "random")).digest != arms["random"].digest:
+        arms[LUCKIEST] = policy
     path = options.work / "verified.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(line["arm"], line["seed"]) for line in lines}
@@ -118,7 +119,8 @@ def main() -> None:
     distances = {arm: [by_run[arm, seed] for seed in seeds] for arm in arms}
     comparisons = {
         reference: [c.to_dict() for c in compare_arms(distances, reference=reference, floor=floor)]
-        for reference in (IMAGE_ONLY, "random", LUCKIEST)
+        for reference in arms
+        if reference != "autopv"
     }
     record = {
         "budget": options.budget,
@@ -138,10 +140,11 @@ def main() -> None:
         },
         "distances": distances,
         "comparisons": comparisons,
-        "versions": environment(budget_device="cpu"),
+        "searched_with": json.loads((options.work / "autopv" / "run.json").read_text())["versions"],
+        "told_with": environment(budget_device="cpu"),
     }
     (HERE / "result.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({**record, "versions": None}, indent=1))
+    print(json.dumps({**record, "told_with": None}, indent=1))
 
 
 if __name__ == "__main__":
