@@ -121,6 +121,7 @@ EVENTS: Mapping[str, Mapping[str, str]] = {
         "expected": "for each policy that ran to the end: runs, and the change of excess expected against image-only",
         "outlook": "what to expect of the training that the search is for; null where trials are as long",
         "arms": "the verified arms",
+        "classes": "of each arm, distances within each class on the final split; null where models know no classes",
         "floors": "floor of each split",
         "metrics": "identity of the metric on each split",
         "spent_s": _SPENT_S,

@@ -305,7 +305,9 @@ def test_replaced_checkpoint_is_noticed(checkpoint: Path, tmp_path: Path) -> Non
 
 def test_samples_that_are_not_finite_are_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Diverged:
-        def sample_last_frame(self, num_images: int, *, generator: torch.Generator) -> torch.Tensor:
+        def sample_last_frame(
+            self, num_images: int, *, labels: torch.Tensor | None, generator: torch.Generator
+        ) -> torch.Tensor:
             return torch.full((num_images, 1, SIZE_PX, SIZE_PX), torch.nan)
 
     def load(folder: Path, *, device: torch.device) -> tuple[Diverged, None]:

@@ -17,14 +17,16 @@ def path(tmp_path: Path) -> Path:
 
 def test_devices_are_charged_from_grant_to_release(path: Path) -> None:
     ledger = Ledger(path)
+    before_s = time.time()
     ledger.grant("a", phase="search")
     ledger.grant("b", phase="verify")
     time.sleep(0.2)
     ledger.release("a")
+    released_s = time.time()
     time.sleep(0.1)
     ledger.release("b")
-    assert 0.2 <= ledger.spent_s(key="a") < 0.3
-    assert 0.3 <= ledger.spent_s(phase="verify") < 0.45
+    assert 0.2 <= ledger.spent_s(key="a") <= released_s - before_s
+    assert 0.3 <= ledger.spent_s(phase="verify") <= time.time() - before_s
     assert ledger.spent_s() == pytest.approx(ledger.spent_s(key="a") + ledger.spent_s(key="b"))
 
 
