@@ -15,7 +15,7 @@ from autopv.policy import json_io, rules
 from autopv.policy.canonical import canonical_policy
 from autopv.policy.curves import level
 from autopv.policy.ops import Op, get_op
-from autopv.policy.render import Beside, VideoDraw, corrupt_video, draw_video, render_video
+from autopv.policy.render import Beside, Part, VideoDraw, corrupt_video, draw_video, render_video
 from autopv.policy.text import policy_mapping, policy_text
 
 
@@ -199,14 +199,16 @@ class Policy:
         generator: torch.Generator,
         masks_BHW: Tensor | None = None,
         donors: Tensor | None = None,
+        part: Part | None = None,
     ) -> Tensor:
         """Videos frames_BTCHW of the images, by a draw from the generator (a CPU one, wherever the images are).
 
         images_BCHW: floating-point in [0, 1]; half precision is computed in float32. masks_BHW: bool, true where a
         defect is. donors: other images (N, C, H, W) that ops may take from. `needs` tells what this policy needs.
+        part: the images are these of a larger batch, and get the videos that they would get in it.
         Raises: PolicyError where it is not there, or shapes or types do not fit.
         """
-        return render_video(self, images_BCHW, generator=generator, beside=Beside(masks_BHW, donors))
+        return render_video(self, images_BCHW, generator=generator, beside=Beside(masks_BHW, donors), part=part)
 
     @property
     def needs(self) -> frozenset[str]:

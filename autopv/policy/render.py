@@ -50,6 +50,18 @@ class Beside:
     donors_NCHW: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which images of a larger batch are rendered: those from `first` on of `total`, elsewhere the others."""
+
+    first: int
+    total: int
+
+    def of(self, drawn: Tensor, *, num_images: int) -> Tensor:
+        """The rows of the part, of what was drawn for the larger batch."""
+        return drawn[self.first : self.first + num_images]
+
+
 def draw_video(policy: "Policy", shape_BCHW: Shape, *, generator: torch.Generator, device: torch.device) -> VideoDraw:
     """Draws every layer's coins, then the steps of frame num_frames - 1 in the order of the layers, and so on down."""
     shape_BCHW = _checked_shape(shape_BCHW)
@@ -84,10 +96,29 @@ def corrupt_video(policy: "Policy", images_BCHW: Tensor, draw: VideoDraw, *, bes
 
 
 @torch.no_grad()
-def render_video(policy: "Policy", images_BCHW: Tensor, *, generator: torch.Generator, beside: Beside) -> Tensor:
-    """`corrupt_video` of `draw_video`, each step drawn when it is applied: only one is held at a time."""
+def render_video(
+    policy: "Policy",
+    images_BCHW: Tensor,
+    *,
+    generator: torch.Generator,
+    beside: Beside,
+    part: Part | None = None,
+) -> Tensor:
+    """`corrupt_video` of `draw_video`, each step drawn when it is applied: only one is held at a time.
+
+    Of a part, everything is drawn for the larger batch: where an image's numbers lie in a stream depends on its size.
+    """
     shape_BCHW = _checked_images(images_BCHW)
-    coins, draws = _drawing(policy, shape_BCHW, generator=generator, device=images_BCHW.device)
+    if part is None:
+        coins, draws = _drawing(policy, shape_BCHW, generator=generator, device=images_BCHW.device)
+    else:
+        batch, channels, height, width = shape_BCHW
+        if not 0 <= part.first <= part.total - batch:
+            raise PolicyError(
+                f"0 <= first <= total - images must hold for a part of a batch, got {part} for {batch} images"
+            )
+        whole = _drawing(policy, (part.total, channels, height, width), generator=generator, device=images_BCHW.device)
+        coins, draws = _in_part(part, *whole, num_images=batch)
     return _frames(policy, images_BCHW, coins=coins, draws=draws, beside=beside)
 
 
@@ -119,6 +150,18 @@ def _drawing(
         return step
 
     return coins, draws
+
+
+def _in_part(
+    part: Part, coins: list[Tensor | None], draws: StepDraws, *, num_images: int
+) -> tuple[list[Tensor | None], StepDraws]:
+    """The coins and steps of the part's images alone: in all that ops draw the images come first."""
+    own = [None if applies_B is None else part.of(applies_B, num_images=num_images) for applies_B in coins]
+
+    def own_draws(frame: int, i: int) -> Draw:
+        return {name: part.of(drawn, num_images=num_images) for name, drawn in draws(frame, i).items()}
+
+    return own, own_draws
 
 
 def _frames(

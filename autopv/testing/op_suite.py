@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from autopv.policy import Layer, Policy
 from autopv.policy.ops import Op, get_op, op_names
 from autopv.policy.ops.base import GROUPS, NEEDS, Draw
+from autopv.policy.render import Part
 
 SHAPES_BCHW = [(1, 1, 8, 8), (3, 3, 8, 8), (2, 1, 33, 33), (1, 3, 64, 64), (2, 4, 33, 64), (3, 2, 64, 8)]
 ORDERS = [(2, 1), (3, 1), (6, 1), (6, 2), (6, 4), (6, 5)]
@@ -226,6 +227,25 @@ class OpSuite:
         own_mask_BHW = self.beside(images_BCHW)["masks_BHW"][2:3]
         alone_BCHW = self.corrupt(images_BCHW[2:3], own_draw, source=0.0, target=target, masks_BHW=own_mask_BHW)
         torch.testing.assert_close(alone_BCHW, together_BCHW[2:3])
+
+    def test_parts_of_a_batch_rendered_alone_are_the_batch(self) -> None:
+        images_BCHW = self.images((5, 3, 33, 16))
+        beside = self.beside(images_BCHW)
+        masks_BHW, donors = beside["masks_BHW"], beside["donors"]
+        for randomness in ("fresh", "shared"):
+            policy = self.policy(num_frames=4, markov_order=3, randomness=randomness, probability=0.5)
+            whole_BTCHW = self.render(policy, images_BCHW)
+            parts = [
+                policy.render(
+                    images_BCHW[first:end],
+                    generator=torch.Generator().manual_seed(0),
+                    masks_BHW=masks_BHW[first:end],
+                    donors=donors,
+                    part=Part(first, 5),
+                )
+                for first, end in ((0, 2), (2, 5))
+            ]
+            assert torch.equal(torch.cat(parts), whole_BTCHW)
 
     def test_a_draw_replays_exactly_and_a_seed_repeats(self) -> None:
         images_BCHW = self.images((2, 3, 16, 33))

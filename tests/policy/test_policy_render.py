@@ -16,6 +16,7 @@ from autopv.errors import PolicyError
 from autopv.policy import Layer, Policy
 from autopv.policy.curves import CURVES, level
 from autopv.policy.markov import source_frame
+from autopv.policy.render import Part
 from autopv.testing.op_suite import defect_masks, structured_images
 
 IMAGES_BCHW = structured_images((4, 1, 16, 16), seed=0)
@@ -281,3 +282,19 @@ def test_rendering_is_the_same_inside_a_compiled_function(markov_order: int, ran
     for seed in (1, 2):
         torch.testing.assert_close(compiled(IMAGES_BCHW, seed=seed), doubled(IMAGES_BCHW, seed=seed))
     torch.compiler.reset()
+
+
+def test_a_part_has_the_draw_of_its_own_place_in_every_layer() -> None:
+    layers = tuple(Layer(op=op, magnitude=0.2, frames=(1, 2), probability=0.5) for op in ("erase", "gaussian_noise"))
+    policy = Policy(num_frames=3, layers=layers)
+    whole_BTCHW = policy.render(IMAGES_BCHW, generator=seeded())
+    part_BTCHW = policy.render(IMAGES_BCHW[1:3], generator=seeded(), part=Part(1, 4))
+    assert torch.equal(part_BTCHW, whole_BTCHW[1:3])
+    assert not torch.equal(part_BTCHW, policy.render(IMAGES_BCHW[1:3], generator=seeded(), part=Part(0, 4)))
+
+
+@pytest.mark.parametrize("part", [Part(-1, 4), Part(3, 4), Part(0, 1)])
+def test_a_part_that_sticks_out_of_its_batch_is_refused(part: Part) -> None:
+    policy = Policy(num_frames=2, layers=(Layer(op="erase", magnitude=0.2, frames=(1, 1)),))
+    with pytest.raises(PolicyError, match="0 <= first <= total - images"):
+        policy.render(IMAGES_BCHW[:2], generator=seeded(), part=part)
