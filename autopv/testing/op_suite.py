@@ -7,7 +7,7 @@ class TestMyOp(OpSuite):
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ class OpSuite:
         """Images with structure at every scale, from 0 to 1, on the suite's device."""
         return structured_images(shape_BCHW, seed=seed).to(self.device)
 
-    def beside(self, images_BCHW: Tensor) -> dict[str, Tensor]:
+    def beside(self, images_BCHW: Tensor) -> dict[str, Any]:
         """Defect masks and donor images for these images, under the names that `render` takes them by."""
         batch, channels, height, width = images_BCHW.shape
         return {

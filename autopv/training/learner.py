@@ -1,34 +1,49 @@
 """A model with everything an optimiser step changes: AdamW's moments, the running gradient norm, the moving average."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from autopv.errors import TrainingDiverged
+from autopv.errors import InputError, TrainingDiverged
 from autopv.models.base import LossTerms, VideoGenerator
 from autopv.training.execution import Execution, is_out_of_memory
 from autopv.training.plan import TrainingPlan
+from autopv.training.team import Team
 
 # How fast the running gradient norm follows: a memory of about 50 steps, as short as the shortest warm-up.
 NORM_MEMORY = 0.02
 
 
 class Learner:
-    """One model being trained; `tensors` and `restore` carry its whole state, bit for bit."""
+    """One model being trained; `tensors` and `restore` carry its whole state, bit for bit.
 
-    def __init__(self, model: VideoGenerator, *, plan: TrainingPlan, execution: Execution | None = None) -> None:
+    team: who else trains it, each on a part of every batch. All hold the same state and take the same steps, which are
+    those of one process up to rounding.
+    """
+
+    def __init__(
+        self,
+        model: VideoGenerator,
+        *,
+        plan: TrainingPlan,
+        execution: Execution | None = None,
+        team: Team | None = None,
+    ) -> None:
         self.model = model
         self.plan = plan
         self.execution = execution or Execution()
+        self._team = team or Team()
         self.num_steps = 0
         self.num_skipped = 0
-        self._loss_terms = model.loss_terms
+        loss_terms: Callable[..., tuple[Tensor, dict[str, Tensor]]] = model.loss_terms
         if self.execution.compiled:
-            self._loss_terms = torch.compile(model.loss_terms, dynamic=False)
+            loss_terms = torch.compile(loss_terms, dynamic=False)
+        self._loss_terms = self._team.wrap(_LossTerms(model, loss_terms))
         self._parameters = dict(model.named_parameters())
         self._ema = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._typical_norm = torch.zeros((), device=model.device)
@@ -60,14 +75,18 @@ class Learner:
     ) -> LossTerms:
         """The loss terms before one optimiser step on these videos, whose classes are `labels`.
 
-        A batch that does not fit the memory is taken in twice as many parts, from then on, until single images do not.
+        In a team they are its part of the batch, and the terms are the whole batch's, for which chance is drawn. A
+        batch that does not fit the memory is taken in twice as many parts, from then on, until single images do not.
 
         Raises:
             TrainingDiverged: a loss term or gradient is not finite; the weights are left as they were.
+            InputError: a team's part of the batch does not fit the memory.
         """
         self.model.train()
         self.model.check_frames(frames_BTCHW, frame_weights_T=frame_weights_T)
-        noise = self.model.draw_noise(len(frames_BTCHW), generator=generator)
+        batch_size = len(frames_BTCHW) * self._team.size
+        rows = self._team.rows(batch_size)
+        noise = {name: value[rows] for name, value in self.model.draw_noise(batch_size, generator=generator).items()}
         condition = self.model.condition(labels, num_images=len(frames_BTCHW))
         while True:
             try:
@@ -78,6 +97,13 @@ class Learner:
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.execution.num_parts >= len(frames_BTCHW):
                     raise
+                if self._team.size > 1:
+                    # The others are past this or wait for it: on its own none can begin the step again.
+                    raise InputError(
+                        f"a worker's part of a batch must fit the memory of its device, but {len(frames_BTCHW)} of "
+                        f"{batch_size} images do not ({str(error).splitlines()[0][:200]}): give a smaller "
+                        "--batch-size, or more --num-workers"
+                    ) from error
                 self.execution = replace(self.execution, num_parts=2 * self.execution.num_parts)
             # Outside the handler: what the failed attempt still holds goes with its traceback.
             self._optimizer.zero_grad()
@@ -110,22 +136,27 @@ class Learner:
         weights_T, of_kl = frames_BTCHW.new_tensor(frame_weights_T), frames_BTCHW.new_tensor(kl_weight)
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
-        for part in self.execution.parts(len(frames_BTCHW)):
+        parts = list(self.execution.parts(len(frames_BTCHW)))
+        for part in parts:
             frames = frames_BTCHW[part]
             share = len(frames) / len(frames_BTCHW)
-            with self.execution.autocast(frames.device.type):
-                part_total, part_terms = self._loss_terms(
-                    frames,
-                    frame_weights_T=weights_T,
-                    noise={name: value[part] for name, value in noise.items()},
-                    kl_weight=of_kl,
-                    **{name: value[part] for name, value in condition.items()},
-                )
-            torch.autograd.backward(part_total * share)
+            with nullcontext() if part == parts[-1] else self._team.gathering(self._loss_terms):
+                with self.execution.autocast(frames.device.type):
+                    part_total, part_terms = self._loss_terms(
+                        frames,
+                        frame_weights_T=weights_T,
+                        noise={name: value[part] for name, value in noise.items()},
+                        kl_weight=of_kl,
+                        **{name: value[part] for name, value in condition.items()},
+                    )
+                torch.autograd.backward(part_total * share)
             total = part_total.detach() * share + (0 if total is None else total)
             for name, value in part_terms.items():
                 terms[name] = value.detach() * share + terms.get(name, 0)
         assert total is not None
+        if self._team.size > 1:
+            means = self._team.mean(torch.stack([value.float() for value in (total, *terms.values())]))
+            total, terms = means[0], dict(zip(terms, means[1:], strict=True))
         return LossTerms(total, terms)
 
     def averaged_model(self) -> VideoGenerator:
@@ -190,6 +221,18 @@ class Learner:
             f"{what} not at step {self.num_steps + 1}{details}: lower the learning rate "
             f"({self.plan.learning_rate:g}) or warm up longer"
         )
+
+
+class _LossTerms(nn.Module):
+    """The loss terms of a model as a module's one pass, for what is wrapped around modules."""
+
+    def __init__(self, model: VideoGenerator, loss_terms: Callable[..., tuple[Tensor, dict[str, Tensor]]]) -> None:
+        super().__init__()
+        self.model = model
+        self._loss_terms = loss_terms
+
+    def forward(self, frames_BTCHW: Tensor, **rest: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._loss_terms(frames_BTCHW, **rest)
 
 
 def _is_finite(value: float) -> bool:

@@ -12,6 +12,7 @@ from autopv.data.class_labels import ClassLabels
 from autopv.errors import BudgetError, DataError, InputError
 from autopv.models.base import LossTerms, VideoGenerator, build_model
 from autopv.policy.policy import Policy
+from autopv.policy.render import Part
 from autopv.training.course import end_step as look_end_step
 from autopv.training.course import start_step as look_start_step
 from autopv.training.execution import Execution
@@ -19,6 +20,7 @@ from autopv.training.learner import Learner
 from autopv.training.plan import TrainingPlan
 from autopv.training.render_clock import RenderClock
 from autopv.training.streams import BatchOrder, stream
+from autopv.training.team import Team
 
 # Often enough for a live panel, seldom enough to cost nothing.
 PROGRESS_EVERY_S = 2.0
@@ -62,12 +64,14 @@ class Trainer:
 
     masks_NHW: true where a defect is, for policies whose ops need to know. classes: of the images, as a condition of
     the model; None trains it without.
+    team: the processes that train together; each is given all images and takes its part of every batch.
 
     Raises:
         DataError: the images are not uint8 of the stated shape, or there are none; the policy needs masks, and there
             are none; there is not one label for each image.
         BudgetError: the plan does not pay for a single step.
         ModelError: the model cannot be built so (unknown name, size, more frames than levels).
+        InputError: the team cannot take equal parts of a batch.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Trainer:
         seed: int,
         device: torch.device | str = "cpu",
         execution: Execution | None = None,
+        team: Team | None = None,
     ) -> None:
         if images_NCHW.dtype != torch.uint8 or tuple(images_NCHW.shape[1:]) != (channels, size_px, size_px):
             raise DataError(
@@ -130,7 +135,9 @@ class Trainer:
         # Left on the CPU, where they are checked at every step without waiting for a device.
         self._labels_N = None if classes is None else classes.labels_N
         self.data_digest = training_digest(images_NCHW, used_masks_NHW, self._labels_N)
-        self.learner = Learner(model, plan=plan, execution=execution)
+        self._team = team or Team()
+        self._rows = self._team.rows(plan.batch_size)
+        self.learner = Learner(model, plan=plan, execution=execution, team=self._team)
         self.steps_done = 0
         self._render_clock = RenderClock(self.device)
         self.look: Look | None = None
@@ -289,12 +296,12 @@ class Trainer:
 
     def _step(self, learning_rate: float) -> LossTerms:
         step = self.position
-        indices = self._order.indices(step)
+        indices = self._order.indices(step)[self._rows]
         images_BCHW = self._take(self._images_NCHW, indices).float().div_(255)
         masks_BHW = None if self._masks_NHW is None else self._take(self._masks_NHW, indices)
         if self.plan.horizontal_flips:
-            coins_B = torch.rand(len(images_BCHW), generator=stream(self.seed, purpose="flip", step=step))
-            flips_B = coins_B.to(self.device) < 0.5
+            coins_B = torch.rand(self.plan.batch_size, generator=stream(self.seed, purpose="flip", step=step))
+            flips_B = coins_B[self._rows].to(self.device) < 0.5
             images_BCHW = torch.where(flips_B[:, None, None, None], images_BCHW.flip(-1), images_BCHW)
             if masks_BHW is not None:
                 masks_BHW = torch.where(flips_B[:, None, None], masks_BHW.flip(-1), masks_BHW)
@@ -304,6 +311,7 @@ class Trainer:
                 generator=stream(self.seed, purpose="render", step=step),
                 masks_BHW=masks_BHW,
                 donors=self._donors_NCHW,
+                part=None if self._team.size == 1 else Part(self._rows.start, self.plan.batch_size),
             )
         loss = self.learner.step(
             frames_BTCHW,

@@ -199,7 +199,7 @@ def test_the_last_frame_is_the_training_image(make_trainer, monkeypatch):
     seen = []
     render = Policy.render
 
-    def spy(self, images_BCHW, *, generator, masks_BHW=None, donors=None):
+    def spy(self, images_BCHW, *, generator, **_):
         seen.append(render(self, images_BCHW, generator=generator))
         return seen[-1]
 
