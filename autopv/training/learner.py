@@ -43,7 +43,7 @@ class Learner:
         loss_terms: Callable[..., tuple[Tensor, dict[str, Tensor]]] = model.loss_terms
         if self.execution.compiled:
             loss_terms = torch.compile(loss_terms, dynamic=False)
-        self._loss_terms = self._team.wrap(_LossTerms(model, loss_terms))
+        self._loss_terms = self._team.wrap(_LossTerms(loss_terms, parameters=model.parameters()))
         self._parameters = dict(model.named_parameters())
         self._ema = {name: p.detach().clone() for name, p in self._parameters.items()}
         self._typical_norm = torch.zeros((), device=model.device)
@@ -224,12 +224,17 @@ class Learner:
 
 
 class _LossTerms(nn.Module):
-    """The loss terms of a model as a module's one pass, for what is wrapped around modules."""
+    """The loss terms of a model as a module's one pass, for what is wrapped around modules.
 
-    def __init__(self, model: VideoGenerator, loss_terms: Callable[..., tuple[Tensor, dict[str, Tensor]]]) -> None:
+    It holds the parameters alone, for whose gradients that is done: buffers are equal everywhere and stay so.
+    """
+
+    def __init__(
+        self, loss_terms: Callable[..., tuple[Tensor, dict[str, Tensor]]], *, parameters: Iterable[nn.Parameter]
+    ) -> None:
         super().__init__()
-        self.model = model
         self._loss_terms = loss_terms
+        self._parameters_of_model = nn.ParameterList(parameters)
 
     def forward(self, frames_BTCHW: Tensor, **rest: Any) -> tuple[Tensor, dict[str, Tensor]]:
         return self._loss_terms(frames_BTCHW, **rest)

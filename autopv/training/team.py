@@ -48,8 +48,7 @@ class Team:
             return module
         from torch.nn.parallel import DistributedDataParallel
 
-        # All start from equal weights and hold no running statistics: nothing else need be sent.
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def gathering(self, module: nn.Module) -> AbstractContextManager[None]:
         """A block whose gradients are only added up here, until a pass outside of it shares them all."""
