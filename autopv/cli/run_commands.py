@@ -99,7 +99,8 @@ def train(arguments: argparse.Namespace) -> int:
     from autopv.policy import Policy
     from autopv.report.training_lines import TrainingLines, training_text
     from autopv.training.fastest import default_device
-    from autopv.training.full import TrainRequest, train_fully
+    from autopv.training.full import train_fully
+    from autopv.training.full_request import TrainRequest
 
     request = TrainRequest(
         policy=Policy.load(arguments.policy),

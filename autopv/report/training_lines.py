@@ -10,7 +10,7 @@ from typing import Self, TextIO
 from autopv.report.class_table import class_counts_text
 from autopv.report.numbers import distance_text, interval_text
 from autopv.training.course import Course, LookRecord
-from autopv.training.full import TrainResult
+from autopv.training.full_request import TrainResult
 from autopv.training.listener import Beginning, FullProgress, TrainingListener
 
 # In place of a line rewritten every two seconds, where there is no terminal to rewrite it on.

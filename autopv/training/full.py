@@ -1,31 +1,39 @@
 """Full training: one policy, one model, measured on its way and stopped when nothing gets better, with checkpoints."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from autopv.data.pictures import image_grid
-from autopv.errors import CheckpointError, InputError, MetricError, StorageError, TrainingDiverged
-from autopv.metrics.choice import AUTO
+from autopv.errors import InputError, MetricError, StorageError, TrainingDiverged
 from autopv.models.base import VideoGenerator
 from autopv.policy import Policy
-from autopv.training.checkpoint import BEST_FOLDER, FILE_NAME, read_info, save_checkpoint, save_model
+from autopv.training.checkpoint import (
+    BEST_FOLDER,
+    FILE_NAME,
+    read_info,
+    resume_checkpoint,
+    save_checkpoint,
+    save_model,
+)
 from autopv.training.checkpoint_file import remove_parts
 from autopv.training.course import Course, LookRecord, end_step
 from autopv.training.event_log import EventLog
 from autopv.training.execution import Execution
 from autopv.training.fastest import fastest_execution
 from autopv.training.full_material import FullMaterial
+from autopv.training.full_request import TrainRequest, TrainResult
 from autopv.training.going_on import begin, go_on
 from autopv.training.interrupts import DeferredInterrupts
 from autopv.training.listener import Beginning, TrainingListener
-from autopv.training.material import Setup
 from autopv.training.measure import distance_of_samples, sample_with_labels
 from autopv.training.pace import Pace, look_steps_ahead
 from autopv.training.plan import TrainingPlan
+from autopv.training.team import Team
 from autopv.training.trainer import Trainer, TrainingProgress
 
 DEFAULT_LOOKS = 4
@@ -37,91 +45,20 @@ _SAVING_SHARE = 0.05
 _GRID_IMAGES, _GRID_COLUMNS, _GRID_PX = 64, 8, 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest(Setup):
-    """A full training; `steps` is how many image-only steps its compute pays for (a longer video gets fewer).
-
-    num_looks: at 1/2^k ... 1/4, 1/2 and all of the compute it is measured. patience: looks in a row that may bring
-    nothing better; 0 never gives up. None leaves both to autopv. all_images: learn from the search and final splits
-    too; nothing is measured then. keep_every: also keep the model after each so many steps of this training.
-    force: with `resume`, go on although policy, length, seed, data, metric, looks or autopv's version are others.
-    precision and compiled: None takes what is fastest here, found out by trying, or what a resumed training began with.
-    batch_size, learning_rate, kl_weight: None leaves them to the plan. flips: half of the images are mirrored.
-    """
-
-    policy: Policy
-    out: Path
-    steps: int
-    device: str = "cpu"
-    resume: bool = False
-    force: bool = False
-    precision: str | None = None
-    compiled: bool | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    kl_weight: float | None = None
-    flips: bool = False
-    num_looks: int | None = None
-    patience: int | None = None
-    all_images: bool = False
-    keep_every: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("num_looks", 1), ("patience", 0), ("keep_every", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} >= {least} must hold for a training, but got {name}={value}")
-        if self.force and not self.resume:
-            raise InputError("--force tells --resume to go on under other settings; leave it out without --resume")
-        if self.all_images:
-            given: dict[str, object] = {"--looks": self.num_looks, "--patience": self.patience}
-            given["--metric"] = None if self.metric == AUTO else self.metric
-            for flag, value in given.items():
-                if value is not None:
-                    raise InputError(
-                        f"--all-images leaves no image to measure by, so {flag} {value} would change nothing: leave "
-                        "one of the two out"
-                    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What a full training came to. distances: of last frames on the search split, None where nothing was measured.
-
-    ended: `compute` (all of it spent) or `patience`. steps: behind the model of the last look; look_steps: beside them,
-    on the decays of looks before the end. took_s: in this launch.
-    """
-
-    metric: str | None
-    num_images: int | None
-    floor: float | None
-    looks: tuple[LookRecord, ...]
-    best: LookRecord | None
-    ended: str
-    trained_on: str
-    num_train_images: int
-    steps: int
-    total_steps: int
-    look_steps: int
-    took_s: float
-
-    @property
-    def excess(self) -> float | None:
-        """The best distance minus the floor."""
-        if self.best is None or self.best.distance is None or self.floor is None:
-            return None
-        return self.best.distance - self.floor
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON types."""
-        return {**asdict(self), "excess": self.excess}
-
-
-def train_fully(request: TrainRequest, *, listener: TrainingListener | None = None) -> TrainResult:
+def train_fully(
+    request: TrainRequest,
+    *,
+    listener: TrainingListener | None = None,
+    team: Team | None = None,
+    asked_to_stop: Callable[[], bool] | None = None,
+) -> TrainResult:
     """Trains into `request.out`, saving as it goes; resumes bit for bit where `request.resume` says so.
 
     There are then: the last checkpoint, to go on from; `best/`, the model of the best look; `step-N/` as asked for;
     `logs/` for TensorBoard; and policy.json.
+
+    team: the processes that train together, each of which calls this. Only the first measures, saves and tells the
+    listener; whatever it decides is done by all. asked_to_stop: asked by the first; true ends all like Ctrl-C.
 
     Raises:
         InputError: the request cannot be met; nothing has been written then.
@@ -130,31 +67,30 @@ def train_fully(request: TrainRequest, *, listener: TrainingListener | None = No
         StorageError: something could not be saved; the last checkpoint stands.
         KeyboardInterrupt: the user stopped it; all that was done is saved.
     """
-    _check_out(request)
+    team = team or Team()
+    listener = listener if listener is not None and team.is_first else TrainingListener()
+    team.told(request.check_out)
     if request.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda needs a GPU that torch can use, but there is none; see `autopv doctor`")
     torch.set_num_threads(1)
-    listener = listener or TrainingListener()
-    material = FullMaterial.load(request, all_images=request.all_images)
-    trainer = _trainer(request, material, listener=listener)
-    looks = DEFAULT_LOOKS if request.num_looks is None else request.num_looks
-    fresh = Course(
-        data=request.data,
-        group_by=request.group_by,
-        trained_on=material.trained_on,
-        num_looks=1 if request.all_images else looks,
-        fractions=(),
-        patience=0 if request.all_images else (DEFAULT_PATIENCE if request.patience is None else request.patience),
-        metric=None if material.metric is None else material.metric.identity.to_dict(),
-        floor=material.floor,
-        log_folder="logs",
+    # In turn: what the first has fetched and decoded, the others find.
+    material = team.in_turn(
+        lambda: FullMaterial.load(request, all_images=request.all_images, is_measured=team.is_first)
     )
-    if request.resume:
-        remove_parts(request.out)
-        course = go_on(trainer, request.out, fresh, force=request.force, note=listener.note)
-    else:
-        course = begin(trainer, fresh)
-    training = _FullTraining(request, material=material, trainer=trainer, course=course, listener=listener)
+    trainer = _trainer(request, material, listener=listener, team=team)
+    course = team.told(lambda: _course(request, material, trainer, listener=listener))
+    if request.resume and not team.is_first:
+        resume_checkpoint(trainer, request.out, force=request.force)
+    team.any(False)  # all have read what the first may now write anew
+    training = _FullTraining(
+        request,
+        material=material,
+        trainer=trainer,
+        course=course,
+        listener=listener,
+        team=team,
+        asked_to_stop=asked_to_stop or (lambda: False),
+    )
     return training.run()
 
 
@@ -169,8 +105,11 @@ class _FullTraining:
         trainer: Trainer,
         course: Course,
         listener: TrainingListener,
+        team: Team,
+        asked_to_stop: Callable[[], bool],
     ) -> None:
         self._request, self._material, self._trainer, self._course = request, material, trainer, course
+        self._team, self._asked_to_stop = team, asked_to_stop
         self._out = request.out
         self._listener = listener
         self._log = EventLog(request.out / course.log_folder)
@@ -198,11 +137,12 @@ class _FullTraining:
         try:
             # Saved before the first step: whenever it is interrupted, there is something to resume.
             self._save()
-            self._request.policy.save(self._out / "policy.json", overwrite=True)
+            self._team.told(lambda: self._request.policy.save(self._out / "policy.json", overwrite=True))
             while self._course.fractions_ahead:
                 fraction = self._course.fractions_ahead[0]
                 model = self._train_to(fraction)
-                self._look(model, fraction=fraction)
+                self._course = self._team.told(partial(self._look, model, fraction=fraction))
+                self._note_saved()
         except (TrainingDiverged, StorageError) as error:
             raise type(error)(
                 f"{error}; {self._what_stands()}"
@@ -212,7 +152,7 @@ class _FullTraining:
             self._log.close()
         course, metric = self._course, self._material.metric
         last = course.looks[-1]
-        return TrainResult(
+        result = TrainResult(
             metric=None if metric is None else metric.identity.name,
             num_images=None if metric is None else metric.identity.num_images,
             floor=course.floor,
@@ -226,6 +166,7 @@ class _FullTraining:
             look_steps=last.steps_done - last.step,
             took_s=time.monotonic() - started_s,
         )
+        return self._team.told(lambda: result)
 
     def _train_to(self, fraction: float) -> VideoGenerator:
         """The annealed model of the look at `fraction`, saved on the way whenever it is time."""
@@ -236,17 +177,20 @@ class _FullTraining:
                 with self._pace.training():
                     model = self._trainer.annealed_look(
                         fraction,
-                        on_progress=self._on_progress,
-                        should_stop=lambda: interrupts.asked or self._is_save_due() or self._is_to_keep(),
+                        on_progress=self._on_progress if self._team.is_first else None,
+                        should_stop=lambda: self._team.any(
+                            self._team.is_first
+                            and (interrupts.asked or self._asked_to_stop() or self._is_save_due() or self._is_to_keep())
+                        ),
                     )
-                if self._is_to_keep():
-                    save_model(self._trainer, self._kept(), course=self._course)
                 self._save()
+            if self._team.any(self._team.is_first and self._asked_to_stop()):
+                raise KeyboardInterrupt
             if model is not None:
                 return model
 
-    def _look(self, model: VideoGenerator, *, fraction: float) -> None:
-        """Measures the model, and keeps what was found: first the best model, then the record that names it."""
+    def _look(self, model: VideoGenerator, *, fraction: float) -> Course:
+        """The course with what the model measures, kept: first the best model, then the record that names it."""
         metric, trainer = self._material.metric, self._trainer
         num_images = _GRID_IMAGES if metric is None else metric.identity.num_generated
         with self._pace.measuring():
@@ -276,8 +220,9 @@ class _FullTraining:
             if course.best is look:
                 save_model(trainer, self._out / BEST_FOLDER, course=course)
             self._course = course
-            self._save()
+            self._write()
         self._listener.looked(look, course=course)
+        return course
 
     def _on_progress(self, progress: TrainingProgress) -> None:
         full = self._pace.report(progress, course=self._course)
@@ -288,9 +233,23 @@ class _FullTraining:
         self._listener.progress(full)
 
     def _save(self) -> None:
+        """Nothing; all that was done is in the folder, and the model too where one is to be kept."""
+
+        def write() -> None:
+            if self._is_to_keep():
+                save_model(self._trainer, self._kept(), course=self._course)
+            self._write()
+
+        self._team.told(write)
+        self._note_saved()
+
+    def _note_saved(self) -> None:
+        self._saved_step, self._saved_steps_done = self._trainer.position, self._trainer.steps_done
+
+    def _write(self) -> None:
         started_s = time.monotonic()
         save_checkpoint(self._trainer, self._out, course=self._course)
-        self._saved_step, self._saved_steps_done = self._trainer.position, self._trainer.steps_done
+        self._note_saved()
         self._log.flush()
         ended_s = time.monotonic()
         self._save_due_s = ended_s + max(CHECKPOINT_EVERY_S, (ended_s - started_s) / _SAVING_SHARE)
@@ -318,18 +277,28 @@ class _FullTraining:
         return self._out / f"step-{self._trainer.position:06d}"
 
 
-def _check_out(request: TrainRequest) -> None:
-    out, holds_checkpoint = request.out, (request.out / FILE_NAME).exists()
-    if request.resume:
-        if not holds_checkpoint:
-            raise CheckpointError(f"--resume: {out} holds no {FILE_NAME}; leave --resume out to start there.")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        hint = "add --resume to go on with the training in it, or " if holds_checkpoint else ""
-        raise CheckpointError(f"--out {out} is not empty and nothing is overwritten: {hint}choose another folder.")
+def _course(request: TrainRequest, material: FullMaterial, trainer: Trainer, *, listener: TrainingListener) -> Course:
+    """Where the training is measured; gone on with, `trainer` has taken over what is in the folder."""
+    looks = DEFAULT_LOOKS if request.num_looks is None else request.num_looks
+    fresh = Course(
+        data=request.data,
+        group_by=request.group_by,
+        trained_on=material.trained_on,
+        num_looks=1 if request.all_images else looks,
+        fractions=(),
+        patience=0 if request.all_images else (DEFAULT_PATIENCE if request.patience is None else request.patience),
+        metric=None if material.metric is None else material.metric.identity.to_dict(),
+        floor=material.floor,
+        log_folder="logs",
+    )
+    if not request.resume:
+        return begin(trainer, fresh)
+    remove_parts(request.out)
+    return go_on(trainer, request.out, fresh, force=request.force, note=listener.note)
 
 
-def _trainer(request: TrainRequest, material: FullMaterial, *, listener: TrainingListener) -> Trainer:
-    def build(policy: Policy, plan: TrainingPlan, execution: Execution) -> Trainer:
+def _trainer(request: TrainRequest, material: FullMaterial, *, listener: TrainingListener, team: Team) -> Trainer:
+    def build(policy: Policy, plan: TrainingPlan, execution: Execution, team: Team | None = None) -> Trainer:
         images_NCHW = material.images_NCHW
         return Trainer(
             request.model,
@@ -344,15 +313,10 @@ def _trainer(request: TrainRequest, material: FullMaterial, *, listener: Trainin
             seed=request.seed,
             device=request.device,
             execution=execution,
+            team=team,
         )
 
-    plan = TrainingPlan.asked(
-        model=request.model,
-        batch_size=request.batch_size,
-        learning_rate=request.learning_rate,
-        kl_weight=request.kl_weight,
-        flips=request.flips,
-    )
+    plan = request.plan
     flops_per_step = build(Policy.image_only(), plan, Execution()).flops_per_step
     plan = replace(plan, total_flops=request.steps * flops_per_step)
     precision, compiled = request.precision, request.compiled
@@ -360,12 +324,17 @@ def _trainer(request: TrainRequest, material: FullMaterial, *, listener: Trainin
         # For the same bits: what it began with, unless told otherwise.
         info = read_info(request.out)
         precision, compiled = precision or info.precision, info.compiled if compiled is None else compiled
-    choice = fastest_execution(
-        lambda execution: build(request.policy, plan, execution),
-        device=request.device,
-        precision=precision,
-        compiled=compiled,
+    # Tried alone, by the first: as many steps, each of as many images as it will have.
+    rows = team.rows(plan.batch_size)
+    own = replace(plan, batch_size=rows.stop - rows.start, total_flops=plan.total_flops / team.size)
+    choice = team.told(
+        lambda: fastest_execution(
+            lambda execution: build(request.policy, own, execution),
+            device=request.device,
+            precision=precision,
+            compiled=compiled,
+        )
     )
     if choice.step_s:
         listener.note(f"Carried out in {choice.describe()}.")
-    return build(request.policy, plan, choice.execution)
+    return build(request.policy, plan, choice.execution, team)

@@ -24,8 +24,11 @@ class FullMaterial:
     floor: float | None
 
     @classmethod
-    def load(cls, setup: Setup, *, all_images: bool) -> Self:
-        """The train split measured by the search split, or all images. Raises: InputError where they cannot serve."""
+    def load(cls, setup: Setup, *, all_images: bool, is_measured: bool = True) -> Self:
+        """The train split measured by the search split (if it is measured here), or all images.
+
+        Raises: InputError where they cannot serve.
+        """
         if not all_images:
             material = Material.load(setup)
             return cls(
@@ -33,8 +36,8 @@ class FullMaterial:
                 images_NCHW=material.images("train"),
                 masks_NHW=material.masks("train"),
                 classes=material.classes,
-                metric=material.metric("search"),
-                floor=material.floor("search"),
+                metric=material.metric("search") if is_measured else None,
+                floor=material.floor("search") if is_measured else None,
             )
         image_set = setup.load_images()
         return cls(

@@ -11,7 +11,7 @@ from autopv.metrics.classes import ClassKernel
 from autopv.report import training_lines
 from autopv.report.training_lines import TrainingLines, beginning_lines, progress_line, training_text
 from autopv.training.course import Course, LookRecord
-from autopv.training.full import TrainResult
+from autopv.training.full_request import TrainResult
 from autopv.training.listener import Beginning, FullProgress
 from autopv.training.trainer import TrainingProgress
 

@@ -12,7 +12,7 @@ from training_cases import SIZE_PX, noise_policy
 
 from autopv.models.base import build_model
 from autopv.training.checkpoint import FILE_NAME
-from autopv.training.full import TrainRequest
+from autopv.training.full_request import TrainRequest
 from autopv.training.listener import TrainingListener
 
 # Looks are at 2, 5, 10 and 20 then, and their decays begin at 1, 4, 7 and 14.
