@@ -117,6 +117,24 @@ def plan_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def workers_flags(parser: argparse.ArgumentParser) -> None:
+    """Who trains a model together."""
+    parser.add_argument(
+        "--num-workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that train together, each on a GPU (or core) of its own with an equal part of every batch; "
+        "--batch-size stays that of the whole, so another number trains the same model, up to rounding",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="A",
+        help="Ray cluster whose devices the workers get: auto, or host:port; images, cache and --out must lie where "
+        "all machines see them; default: this machine alone",
+    )
+
+
 def out_flag(parser: argparse.ArgumentParser, help_text: str, *, required: bool = False) -> None:
     """Where to write."""
     parser.add_argument("--out", type=Path, required=required, metavar="PATH", help=help_text)

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from autopv import __version__
 from autopv.cli import evaluate_command, policy_commands, run_commands, sample_command
-from autopv.cli.flags import data_flags, model_flags, out_flag, plan_flags, strategy_flags
+from autopv.cli.flags import data_flags, model_flags, out_flag, plan_flags, strategy_flags, workers_flags
 from autopv.cli.whole_numbers import not_negative as _not_negative
 from autopv.cli.whole_numbers import positive as _positive
 
@@ -191,6 +191,7 @@ def _add_train_and_sample(commands: _Commands) -> None:
         "step-N/; default: none",
     )
     train.add_argument("--device", choices=("cpu", "cuda"), help="where to train; default: cuda if there is one")
+    workers_flags(train)
     plan_flags(train)
     train.add_argument(
         "--precision",

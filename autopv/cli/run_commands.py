@@ -98,15 +98,14 @@ def report(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     from autopv.policy import Policy
     from autopv.report.training_lines import TrainingLines, training_text
-    from autopv.training.fastest import default_device
-    from autopv.training.full import train_fully
     from autopv.training.full_request import TrainRequest
 
+    is_alone = arguments.num_workers == 1 and arguments.address is None
     request = TrainRequest(
         policy=Policy.load(arguments.policy),
         **_common(arguments),
         steps=arguments.steps,
-        device=arguments.device or default_device(),
+        device=arguments.device or _training_device(arguments.address),
         precision=arguments.precision,
         compiled=arguments.compile,
         **_plan(arguments),
@@ -118,9 +117,28 @@ def train(arguments: argparse.Namespace) -> int:
         keep_every=arguments.keep_every,
     )
     with TrainingLines() as lines:
-        result = train_fully(request, listener=lines)
+        if is_alone:
+            from autopv.training.full import train_fully
+
+            result = train_fully(request, listener=lines)
+        else:
+            from autopv.search.many_workers import train_with_workers
+
+            result = train_with_workers(
+                request, num_workers=arguments.num_workers, address=arguments.address, listener=lines
+            )
     print(json.dumps(result.to_dict(), indent=2) if arguments.json else training_text(result, out=arguments.out))
     return 0
+
+
+def _training_device(address: str | None) -> str:
+    from autopv.training.fastest import default_device
+
+    if address is None:
+        return default_device()
+    from autopv.search.ray_session import num_devices
+
+    return "cuda" if num_devices(address, device="gpu") else "cpu"
 
 
 def doctor(_: argparse.Namespace) -> int:

@@ -18,6 +18,12 @@ class Process:
     started: int
 
 
+def process(pid: int) -> Process | None:
+    """The process that has this number now, if there is one (and the lists of Linux are there)."""
+    stat = _stat(pid)
+    return None if stat is None else Process(pid, stat[1])
+
+
 def descendants(pids: Iterable[int]) -> list[Process]:
     """Those processes and all that descend from them, children first."""
     table = {pid: stat for pid in _pids() if (stat := _stat(pid)) is not None}

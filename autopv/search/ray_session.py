@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from autopv.errors import AutopvError, EndedAtOnce, InputError
-from autopv.search.ledger import Ledger
 from autopv.search.processes import Process, descendants, kill, mentioning
 
 # Without these a search is wrong or dies, whatever the user's environment says.
@@ -64,6 +63,16 @@ _PORTS = (20000, 32768)
 RESOURCE = {"cpu": "CPU", "gpu": "GPU"}
 
 
+class Remembers(Protocol):
+    """Keeps small JSON values for the next driver: a run's ledger, say."""
+
+    def get_state(self, name: str) -> object:
+        """The value kept under `name`, or None."""
+
+    def set_state(self, name: str, value: object) -> None:
+        """Keeps it."""
+
+
 class RaySession:
     """Ray, up from `start` to `stop`.
 
@@ -73,7 +82,7 @@ class RaySession:
         process must end itself without closing Ray (EndedAtOnce).
     """
 
-    def __init__(self, *, address: str | None, num_workers: int, device: str, share: float, ledger: Ledger) -> None:
+    def __init__(self, *, address: str | None, num_workers: int, device: str, share: float, ledger: Remembers) -> None:
         self._address, self._num_workers, self._device, self._share = address, num_workers, device, share
         self._ledger = ledger
         self._scratch: Path | None = None
