@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri  # scipy.stats takes a second to import, and every command would wait for it
 from torch import Tensor
 
 from autopv.errors import MetricError
@@ -56,7 +56,7 @@ class Estimate:
 
     def interval(self, *, confidence: float = 0.95) -> tuple[float, float]:
         """The value's two-sided normal interval."""
-        reach = float(norm.ppf((1 + confidence) / 2)) * self.standard_error
+        reach = float(ndtri((1 + confidence) / 2)) * self.standard_error
         return self.value - reach, self.value + reach
 
     def __add__(self, other: "Estimate") -> "Estimate":

@@ -26,6 +26,7 @@ def doctor_lines() -> Iterator[str]:
             yield f"ok       GPU {index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     else:
         yield "missing  a GPU that torch can use; gpu budgets need one, cpu budgets do not"
+    yield _workers_line(cores or 1)
     for package in ("torch", "torchvision", "ray", "optuna", "kornia", "clean-fid"):
         yield _package(package)
     yield _check("extractor weights lite0, for the metric fd_lite0", _load_lite0)
@@ -36,6 +37,17 @@ def doctor_lines() -> Iterator[str]:
     yield _check("demo data textures", _find_textures)
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
     yield f"{'ok      ' if free_gib > 1 else 'missing '} {free_gib:.0f} GiB of free disk in {Path.cwd()}"
+
+
+def _workers_line(cores: int) -> str:
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    way = "nccl" if has_gpu else "gloo"
+    if not torch.distributed.is_available() or not torch.distributed.is_backend_available(way):
+        return f"missing  torch.distributed with {way}; train --num-workers needs it to share gradients"
+    most = f"{torch.cuda.device_count()}, a GPU each" if has_gpu else f"{cores}, a core each"
+    return f"ok       train --num-workers up to {most} (gradients by {way})"
 
 
 def _package(name: str) -> str:

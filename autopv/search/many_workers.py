@@ -3,9 +3,12 @@
 import hashlib
 import json
 import logging
+import math
 import os
+import pickle
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from autopv.search.hooks import Held
 from autopv.search.material import absolute_source
 from autopv.search.processes import process
 from autopv.search.ray_session import RESOURCE, RaySession, num_devices
+from autopv.search.relay import Relay
 from autopv.training.checkpoint import read_info
 from autopv.training.full_request import TrainRequest, TrainResult
 from autopv.training.interrupts import DeferredInterrupts
@@ -29,6 +33,10 @@ _MOST_LOSSES = 3
 # Measuring is the first worker's, and the others wait for it: longer than this it cannot take.
 _LONGEST_WAIT_S = 6 * 3600
 _LISTEN_EVERY_S = 0.2
+# Workers on a cluster that have not begun by then may be waiting for others' work to end.
+_PATIENCE_S = 60.0
+# Under this name and namespace Ray Train looks for the actor that it shares with Ray Data.
+_COORDINATOR = "AutoscalingCoordinator"
 # Our word for a kind of device, and torch's.
 _KIND = {"cpu": "cpu", "cuda": "gpu"}
 _NAME = {"cpu": "core", "cuda": "GPU"}
@@ -72,7 +80,7 @@ def train_with_workers(
     _check_devices(request.device, num_workers=num_workers, address=address)
     request = replace(request, data=absolute_source(request.data), out=request.out.resolve())
     os.environ.update(_ENVIRONMENT)
-    remains = _Remains(request.out)
+    remains = Remains(request.out)
     session = RaySession(
         address=address, num_workers=num_workers, device=_KIND[request.device], share=1.0, ledger=remains
     )
@@ -109,13 +117,14 @@ class _Launch:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from autopv.search.worker_part import Relay
-
         self._request, self._num_workers, self._session = request, num_workers, session
         self._listener = listener or TrainingListener()
-        self._has_begun = False
+        self._has_begun, self._num_losses = False, 0
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._relay = ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here).remote()
+        # On a Ray of our own it also stands in for an actor of Ray Train's that would ask clouds for machines: a
+        # process less, and nobody waits for it.
+        name = {"name": _COORDINATOR, "namespace": _COORDINATOR} if session.is_own else {}
+        self._relay = ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here, **name).remote()
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # what fails is told by the listener
 
     def run(self) -> TrainResult:
@@ -140,11 +149,16 @@ class _Launch:
         import ray
 
         fit, is_told = _Fit(self._trainer()), False
+        self._has_begun, self._num_losses = False, 0
+        patient_until_s = math.inf if self._session.is_own else time.monotonic() + _PATIENCE_S
         try:
             fit.start()
             while fit.is_alive():
                 fit.join(_LISTEN_EVERY_S)
                 self._pass_on()
+                if not self._has_begun and time.monotonic() > patient_until_s:
+                    patient_until_s = math.inf
+                    self._listener.note("The workers have not begun yet: they wait for devices if the cluster is busy.")
                 if interrupts.asked and not self._has_begun:
                     self._session.at_once = True  # nothing is there to be saved yet
                     return fit
@@ -163,7 +177,14 @@ class _Launch:
     def _pass_on(self) -> None:
         import ray
 
-        for name, arguments, named in ray.get(self._relay.heard.remote()):
+        for message in ray.get(self._relay.heard.remote()):
+            name, arguments, named = pickle.loads(message)
+            if name == "lost":
+                self._has_begun = False
+                self._num_losses += 1
+                if self._num_losses <= _MOST_LOSSES:
+                    self._listener.note(f"{arguments[0]}: all workers start again from the last checkpoint.")
+                continue
             self._has_begun = self._has_begun or name == "began"
             getattr(self._listener, name)(*arguments, **named)
 
@@ -171,7 +192,7 @@ class _Launch:
         """Returns if another attempt is worth it. Raises: what a worker raised, or AutopvError."""
         from ray.train import ControllerError, WorkerGroupError
 
-        from autopv.search.worker_part import loss_text
+        from autopv.search.train_adapters import loss_text
 
         if isinstance(error, ControllerError) and isinstance(error.controller_failure, AutopvError):
             raise error.controller_failure
@@ -191,14 +212,16 @@ class _Launch:
 
     def _trainer(self) -> Any:
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchConfig
 
-        from autopv.search.worker_part import Losses, Part, train_part
+        from autopv.search.train_adapters import LeanTrainer, Losses
+        from autopv.search.worker_part import Part, train_part
 
         device = self._request.device
-        return TorchTrainer(
-            train_part,
-            train_loop_config={"part": Part(self._request, self._relay, os.getcwd())},
+        part = Part(self._request, self._relay, os.getcwd())
+        return LeanTrainer(
+            lambda: train_part(part),
+            is_own_ray=self._session.is_own,
             torch_config=TorchConfig(
                 # What all are told travels by gloo, gradients on GPUs by nccl.
                 backend="cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
@@ -240,7 +263,7 @@ class _Fit(threading.Thread):
             self.result = self._trainer.fit().return_value
 
 
-class _Remains:
+class Remains:
     """What a driver that is killed leaves running, written down in the temporary folder under the training's own name.
 
     Whoever trains into the same folder next ends it, unless that driver is still at work.

@@ -89,6 +89,11 @@ class RaySession:
         self.at_once = False
 
     @property
+    def is_own(self) -> bool:
+        """Whether this Ray is ours alone, and gone with us."""
+        return self._address is None
+
+    @property
     def scratch(self) -> Path:
         """Where Ray keeps what it writes down about a launch."""
         assert self._scratch is not None

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,13 @@ def quick_metric(tmp_path_factory: pytest.TempPathFactory) -> str:
         warnings.simplefilter("ignore", category=DeprecationWarning)
         torch.jit.save(torch.jit.script(network), path)
     return f"kid_{path}"
+
+
+@pytest.fixture
+def temp_folder() -> Iterator[Path]:
+    """A temporary folder of the driver's own, with a short name: Ray's sockets have paths of limited length."""
+    with tempfile.TemporaryDirectory(prefix="pv", dir="/tmp") as path:
+        yield Path(path)
 
 
 @pytest.fixture(scope="session")

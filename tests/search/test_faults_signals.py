@@ -1,15 +1,12 @@
 """Ctrl-C, twice, SIGTERM and kill -9, on real processes: what was trained is saved, and nothing is left behind."""
 
-import os
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import cli_command
+from drivers import Process, left_in
 
 from autopv.search.events import read_events
 from autopv.training.checkpoint import FILE_NAME, read_info
@@ -20,67 +17,20 @@ pytestmark = pytest.mark.slow
 LONG = ("--trial-steps", "20000", "--seeds", "1", "--workers", "1", "--budget", "8trials")
 
 
-@pytest.fixture
-def temp_folder() -> Iterator[Path]:
-    """A temporary folder of the driver's own, with a short name: Ray's sockets have paths of limited length."""
-    with tempfile.TemporaryDirectory(prefix="pv", dir="/tmp") as path:
-        yield Path(path)
-
-
-class Driver:
-    """autopv in a session of its own, so that whatever it starts can be told from all else."""
+class Driver(Process):
+    """A search that tells by its events where it stands."""
 
     def __init__(self, arguments: list[str], *, run: Path, temp_folder: Path) -> None:
         self._run = run
         self._num_events = sum(1 for _ in read_events(run / "events.jsonl"))
-        self.process = subprocess.Popen(
-            cli_command(arguments),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "TMPDIR": str(temp_folder)},
-        )
+        super().__init__(arguments, temp_folder=temp_folder)
 
     def wait_until_training(self) -> None:
         """Returns once a worker has reported progress to this driver."""
-        self._wait(lambda: any(e["event"] == "progress" for e in list(self._events())[self._num_events :]))
-
-    def interrupt(self, number: int) -> float:
-        """Sends a signal as a terminal does: to all processes of the group; returns when."""
-        os.killpg(self.process.pid, number)
-        return time.time()
-
-    def end(self, timeout: float = 90) -> tuple[int, str]:
-        """The exit code, and what was written to stderr; nothing that it started may run on."""
-        _, stderr = self.process.communicate(timeout=timeout)
-        return self.process.returncode, stderr
-
-    def left_running(self) -> list[str]:
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-                if int(fields[3]) == self.process.pid and fields[0] != "Z":
-                    found.append((folder / "cmdline").read_text().replace("\0", " ")[:200])
-            except OSError:
-                continue
-        return found
+        self.wait_until(lambda: any(e["event"] == "progress" for e in list(self._events())[self._num_events :]))
 
     def _events(self) -> Iterator[dict[str, object]]:
         return (dict(event) for event in read_events(self._run / "events.jsonl"))
-
-    def _wait(self, happened: Callable[[], bool], timeout_s: float = 600) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while not happened():
-            assert self.process.poll() is None, self.process.communicate()[1]
-            assert time.monotonic() < deadline_s, "the job takes too long"
-            time.sleep(0.1)
-
-
-def left_in(temp_folder: Path) -> list[str]:
-    """What lies in the temporary folder, but for the cache that torch keeps there."""
-    return [path.name for path in temp_folder.iterdir() if not path.name.startswith("torchinductor")]
 
 
 @pytest.fixture
@@ -113,7 +63,7 @@ def test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind(
     assert checkpoint.stat().st_mtime >= told_s, "what was trained is saved at once"
     steps = read_info(checkpoint.parent).steps_done
     assert steps > 0
-    assert driver.left_running() == []
+    assert driver.running() == {}
     assert left_in(temp_folder) == []
 
     driver = started(["resume", str(run)])
@@ -125,7 +75,7 @@ def test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind(
     assert code == 130, stderr
     assert f"autopv resume {run}" in stderr
     assert "Traceback" not in stderr
-    assert driver.left_running() == []
+    assert driver.running() == {}
     assert left_in(temp_folder) == []
 
     driver = started(["resume", str(run)])
@@ -140,5 +90,5 @@ def test_every_kind_of_end_saves_what_it_can_and_leaves_nothing_behind(
     assert code == 143, stderr
     assert f"autopv resume {run}" in stderr
     assert read_info(checkpoint.parent).steps_done >= steps
-    assert driver.left_running() == []
+    assert driver.running() == {}
     assert left_in(temp_folder) == []
