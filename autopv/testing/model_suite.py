@@ -100,9 +100,9 @@ class ModelSuite:
         assert loss.terms
         assert all(torch.isfinite(value) and not value.requires_grad for value in loss.terms.values())
         torch.autograd.backward(loss.total_loss)
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        assert gradients
-        assert all(bool(torch.isfinite(g).all()) for g in gradients)
+        for name, p in model.named_parameters():
+            assert p.grad is not None, f"{name} has no part in the loss: several workers would wait for its gradient"
+            assert bool(torch.isfinite(p.grad).all()), name
 
     def test_loss_draws_from_its_generator_alone(self) -> None:
         model = self.build()

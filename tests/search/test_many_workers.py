@@ -65,6 +65,8 @@ def test_a_lost_worker_and_an_interruption_cost_nothing_but_time(
     driver.wait_until(lambda: has_told("look at step"))
     workers = [pid for pid, line in driver.running().items() if line.startswith("ray::RayTrainWorker")]
     assert len(workers) == 2
+    for helper in ("AutoscalingCoordinator", "PlacementGroupCleaner", "DatasetManager"):
+        assert not any(helper in line for line in driver.running().values()), f"{helper} is not needed"
     os.kill(workers[1], signal.SIGKILL)
     driver.wait_until(lambda: has_told("going on from step"))
     assert has_told("was lost (killed, or out of memory): all workers start again from the last checkpoint.")
@@ -86,9 +88,9 @@ def test_a_lost_worker_and_an_interruption_cost_nothing_but_time(
     assert (result.steps, result.look_steps, len(result.looks)) == (alone.steps, alone.look_steps, len(alone.looks))
     for look, expected in zip(result.looks, alone.looks, strict=True):
         assert look.step == expected.step
-        assert look.distance == pytest.approx(expected.distance, abs=0.02)
+        assert look.distance == pytest.approx(expected.distance, abs=1e-3)
     for name, tensor in weights(tmp_path / "alone").items():
-        torch.testing.assert_close(weights(out)[name], tensor, rtol=0, atol=1e-3)
+        torch.testing.assert_close(weights(out)[name], tensor, rtol=0, atol=1e-5)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

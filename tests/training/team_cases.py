@@ -6,6 +6,7 @@ import torch
 from torch import distributed
 from training_cases import BATCH, SIZE_PX, flops_of, random_images
 
+from autopv.data.class_labels import ClassLabels
 from autopv.errors import AutopvError, StorageError
 from autopv.policy.policy import Layer, Policy
 from autopv.training.execution import Execution
@@ -25,8 +26,9 @@ UNEVEN = Policy(
 
 
 def uneven_trainer(*, team=None, model="hvae", num_parts=1):
-    """A training of six steps of mirrored images."""
-    length = flops_of(steps=STEPS, num_frames=3) if model == "hvae" else 1e12
+    """A training of six steps of mirrored images; with hvae of two classes, and some images of none."""
+    length = flops_of(steps=STEPS + 1, num_frames=3) if model == "hvae" else 1e12
+    labels_N = torch.arange(10) % 3 - 1
     return Trainer(
         model,
         preset="tiny",
@@ -34,6 +36,7 @@ def uneven_trainer(*, team=None, model="hvae", num_parts=1):
         channels=1,
         policy=UNEVEN,
         images_NCHW=random_images() if model == "hvae" else random_images().repeat(1, 1, 2, 2),
+        classes=ClassLabels(("good", "crack"), labels_N) if model == "hvae" else None,
         plan=TrainingPlan(total_flops=length, batch_size=BATCH, horizontal_flips=True, learning_rate=1e-3),
         seed=0,
         execution=Execution(num_parts=num_parts),
