@@ -115,6 +115,9 @@ def test_other_settings_are_refused_unless_forced(command: list[str], capsys: py
         (["--metric", "fid"], "--metric fid would change nothing"),
         (["--resume"], "holds no"),
         (["--kl-weight", "-1"], "kl_weight"),
+        (["--num-workers", "3"], "got 32 images for 3 workers: give --batch-size 30 or 33, or another --num-workers"),
+        (["--num-workers", "2", "--address", "nowhere"], "no Ray cluster can be joined there"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster can be joined there"),
     ],
 )
 def test_what_cannot_be_is_answered_by_one_message(

@@ -84,11 +84,13 @@ def train_with_workers(
     session = RaySession(
         address=address, num_workers=num_workers, device=_KIND[request.device], share=1.0, ledger=remains
     )
-    session.start()
     try:
-        return _Launch(request, num_workers=num_workers, session=session, listener=listener).run()
+        session.start()
+        try:
+            return _Launch(request, num_workers=num_workers, session=session, listener=listener).run()
+        finally:
+            session.stop()
     finally:
-        session.stop()
         remains.forget()
 
 
@@ -134,15 +136,16 @@ class _Launch:
             try:
                 with DeferredInterrupts() as interrupts:
                     fit = self._watch(interrupts)
+                    if fit.held.error is not None:
+                        self._judge(fit.held.error, made_progress=self._num_saved() > saved)
+                        continue
             except KeyboardInterrupt as interrupt:
                 if self._session.at_once:
                     raise EndedAtOnce from interrupt
                 raise
-            if fit.held.error is None:
-                if fit.result is None:
-                    raise KeyboardInterrupt  # by a signal that a worker heard and we did not
-                return fit.result
-            self._judge(fit.held.error, made_progress=self._num_saved() > saved)
+            if fit.result is None:
+                raise KeyboardInterrupt  # by a signal that a worker heard and we did not
+            return fit.result
 
     def _watch(self, interrupts: DeferredInterrupts) -> "_Fit":
         """The attempt, ended; a first interruption is passed on to the workers, which save, a second one ends all."""
@@ -183,10 +186,13 @@ class _Launch:
                 self._has_begun = False
                 self._num_losses += 1
                 if self._num_losses <= _MOST_LOSSES:
-                    self._listener.note(f"{arguments[0]}: all workers start again from the last checkpoint.")
+                    self._tell_lost(arguments[0])
                 continue
             self._has_begun = self._has_begun or name == "began"
             getattr(self._listener, name)(*arguments, **named)
+
+    def _tell_lost(self, text: str) -> None:
+        self._listener.note(f"{text}: all workers start again from the last checkpoint.")
 
     def _judge(self, error: Exception, *, made_progress: bool) -> None:
         """Returns if another attempt is worth it. Raises: what a worker raised, or AutopvError."""
@@ -197,9 +203,11 @@ class _Launch:
         if isinstance(error, ControllerError) and isinstance(error.controller_failure, AutopvError):
             raise error.controller_failure
         if isinstance(error, WorkerGroupError):
+            lost = loss_text(error.worker_failures)
             if made_progress:
+                self._tell_lost(lost)
                 return
-            what = f"{loss_text(error.worker_failures)}, {_MOST_LOSSES + 1} times in a row with nothing saved between"
+            what = f"{lost}, {_MOST_LOSSES + 1} times in a row with nothing saved between"
         else:
             what = (
                 f"Ray Train broke down ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[-1][:300]})"
@@ -270,7 +278,7 @@ class Remains:
     """
 
     def __init__(self, out: Path) -> None:
-        self._out = out
+        self._out, self._is_written = out, False
         name = hashlib.sha256(os.fsencode(out)).hexdigest()[:16]
         self._path = Path(tempfile.gettempdir()) / f"autopv-train-{os.getuid()}-{name}.json"
 
@@ -295,7 +303,9 @@ class Remains:
         driver = [os.getpid(), 0 if own is None else own.started]
         with suppress(OSError):  # then it is not found by the next driver, which is no reason not to train
             self._path.write_text(json.dumps({"driver": driver, name: value}), encoding="utf-8")
+            self._is_written = True
 
     def forget(self) -> None:
-        """Nothing is left running any more."""
-        self._path.unlink(missing_ok=True)
+        """Nothing that this driver has written down is left running any more."""
+        if self._is_written:
+            self._path.unlink(missing_ok=True)

@@ -58,3 +58,7 @@ def test_models_are_told_with_their_packages_and_broken_ones_with_their_cause(
     assert lines[1:] == ["ok       model copy, of theirs 1.0", *shipped]
     assert lines[0].startswith("missing  model broken, of theirs 1.0: ")
     assert "No module named" in lines[0]
+
+
+def test_how_many_workers_can_train_together_is_told() -> None:
+    assert line_with("train --num-workers up to").startswith("ok ")

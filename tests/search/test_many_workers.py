@@ -21,8 +21,8 @@ from autopv.training.checkpoint import FILE_NAME, read_info
 from autopv.training.full import train_fully
 from autopv.training.full_request import TrainRequest
 
-# Looks end at steps 37, 75, 150 and 300; slow enough in learning for rounding to stay what it is.
-STEPS, RATE = 300, 1e-4
+# Looks end at steps 25, 50, 100 and 200; slow enough in learning for rounding to stay what it is.
+STEPS, RATE = 200, 1e-4
 POLICY = Policy(num_frames=2, layers=(Layer(op="erase", magnitude=0.3, frames=(1, 1), probability=0.7),))
 
 
