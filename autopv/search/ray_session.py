@@ -316,13 +316,24 @@ def _free_port() -> int:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Ray's own handler of SIGTERM, set by init, leaves without closing anything: the one before it comes back."""
+    """Ray's own handler of SIGTERM, set by init, leaves without closing anything: the one before it comes back.
+
+    It also answers a signal that Ray's has heard meanwhile.
+    """
     before = signal.getsignal(signal.SIGTERM)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    heard = False
     try:
         yield
+    except SystemExit as error:
+        heard = in_main_thread and error.code == signal.SIGTERM
+        if not heard:
+            raise
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread:
             signal.signal(signal.SIGTERM, before)
+    if heard:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _quietly_shut_down(ray: Any) -> None:
