@@ -22,7 +22,7 @@ from autopv.training.full import train_fully
 from autopv.training.full_request import TrainRequest
 
 # Looks end at steps 25, 50, 100 and 200; slow enough in learning for rounding to stay what it is.
-STEPS, RATE = 200, 1e-4
+STEPS, RATE, BATCH = 200, 1e-4, 8
 POLICY = Policy(num_frames=2, layers=(Layer(op="erase", magnitude=0.3, frames=(1, 1), probability=0.7),))
 
 
@@ -36,7 +36,14 @@ def started() -> Iterator[list[Process]]:
 
 
 def request(out: Path, image_file: Path, metric: str, **changes: object) -> TrainRequest:
-    settings = {"policy": POLICY, "steps": image_only_steps(), "learning_rate": RATE, "patience": 0, "flips": True}
+    settings = {
+        "policy": POLICY,
+        "steps": image_only_steps(),
+        "learning_rate": RATE,
+        "batch_size": BATCH,
+        "patience": 0,
+        "flips": True,
+    }
     return TrainRequest(data=str(image_file), metric=metric, out=out, **{**settings, **changes})  # type: ignore[arg-type]
 
 
@@ -55,7 +62,7 @@ def test_a_lost_worker_and_an_interruption_cost_nothing_but_time(
     POLICY.save(tmp_path / "policy.json")
     arguments = ["train", "--policy", str(tmp_path / "policy.json"), "--data", str(image_file), "--out", str(out)]
     arguments += ["--metric", quick_metric, "--steps", str(image_only_steps()), "--learning-rate", str(RATE)]
-    arguments += ["--patience", "0", "--flips", "--num-workers", "2"]
+    arguments += ["--batch-size", str(BATCH), "--patience", "0", "--flips", "--num-workers", "2"]
     driver = Process(arguments, temp_folder=temp_folder, stderr=told)
     started.append(driver)
 
@@ -109,7 +116,7 @@ def test_what_cannot_be_met_is_told_before_anything_is_started(
 
     monkeypatch.setattr(many_workers, "RaySession", None)
     cores = len(os.sched_getaffinity(0))
-    assert "got 32 images for 3 workers: give --batch-size 30 or 33" in refused(3)
+    assert "got 32 images for 3 workers: give --batch-size 30 or 33" in refused(3, batch_size=32)
     too_many = refused(cores + 1, batch_size=cores + 1)
     assert f"--num-workers {cores + 1} is more than the {cores} cores of this machine" in too_many
     assert f"give --num-workers {cores} or fewer, or the --address of a Ray cluster" in too_many
