@@ -26,7 +26,7 @@ def image_file(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(
     "AUTOPV_EXPERIMENTS" not in os.environ,
-    reason="minutes, and tests/search/test_interrupted_jobs.py kills drivers and workers too: run with AUTOPV_EXPERIMENTS=1",
+    reason="minutes; tests/search/test_interrupted_jobs.py kills too: run with AUTOPV_EXPERIMENTS=1",
 )
 def test_a_search_under_kills_keeps_its_promises(image_file: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
