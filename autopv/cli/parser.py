@@ -237,8 +237,8 @@ def _add_train_and_sample(commands: _Commands) -> None:
         "--guidance",
         type=float,
         metavar="W",
-        help="of a diffusion model trained with --classes: above 1, e.g. 2, images are more typical of their class and "
-        "less varied, at twice the passes; default: 1",
+        help="of a diffusion model or a masked token model trained with --classes: above 1, e.g. 2, images are more "
+        "typical of their class and less varied, at twice the passes; default: 1",
     )
     sample.add_argument("--seed", type=int, default=0, help="seed of the samples")
     sample.add_argument("--temperature", type=float, default=1.0, help="below 1: fewer oddities, less variety")
@@ -246,7 +246,8 @@ def _add_train_and_sample(commands: _Commands) -> None:
         "--sampling-steps",
         type=_positive,
         metavar="N",
-        help="of a diffusion model's sampler: fewer are faster and worse; default: the model's",
+        help="passes of a diffusion model's sampler, or of a masked token model for each frame: fewer are faster and "
+        "worse; default: the model's",
     )
     sample.add_argument(
         "--churn",

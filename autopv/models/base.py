@@ -356,6 +356,7 @@ def _registered() -> dict[str, type[VideoGenerator]]:
     # Imported here, not above: families import this module.
     import autopv.models.diffusion
     import autopv.models.hvae
-    import autopv.models.refine  # noqa: F401
+    import autopv.models.refine
+    import autopv.models.vq  # noqa: F401
 
     return _FAMILIES

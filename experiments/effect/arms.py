@@ -140,6 +140,6 @@ def jobs() -> dict[str, list[Job]]:
                 for domain in ("elpv", "textures")
                 for job in each(_FAMILIES, seeds=(seed,), domain=domain, variant=family, looks=(1.0, 3.0))
             ]
-            for family in ("refine", "diffusion")
+            for family in ("refine", "diffusion", "vq")
         },
     }

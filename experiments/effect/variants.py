@@ -48,6 +48,7 @@ VARIANTS = {
     "KL 2": Variant(plan={"kl_weight": 2.0}, own_reference=True),
     "refine": Variant(model="refine", own_reference=True),
     "diffusion": Variant(model="diffusion", own_reference=True),
+    "vq": Variant(model="vq", own_reference=True),
 }
 """By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image; KL
 terms that count twice; the other families."""

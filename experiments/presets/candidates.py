@@ -1,10 +1,10 @@
-"""What is tried beside the tiny presets and plans of two families: one thing changed at a time."""
+"""What is tried beside the tiny presets and plans of three families: one thing changed at a time."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autopv.models import diffusion, refine
+from autopv.models import diffusion, refine, vq
 from autopv.models.ladder import Stage
 
 AS_IT_IS = "as it is"
@@ -58,6 +58,22 @@ def _diffusion() -> dict[str, Candidate]:
     }
 
 
-CANDIDATES = {"refine": _refine(), "diffusion": _diffusion()}
+def _vq() -> dict[str, Candidate]:
+    tiny = vq.PRESETS["tiny"]
+    return {
+        AS_IT_IS: Candidate(preset=tiny),
+        "masked": Candidate(preset=vq.PRESETS["tiny-masked"]),
+        "width 96": Candidate(preset=replace(tiny, width=96)),
+        "six layers": Candidate(preset=replace(tiny, depth=6)),
+        "64 codes": Candidate(preset=replace(tiny, levels=(4, 4, 4))),
+        "240 codes": Candidate(preset=replace(tiny, levels=(8, 6, 5))),
+        # A quarter of the tokens, each for four times the pixels.
+        "4 tokens a side, 1000 codes": Candidate(preset=replace(tiny, token_side=4, levels=(8, 5, 5, 5))),
+        "rate 0.001": Candidate(preset=tiny, plan={"learning_rate": 1e-3}),
+        "rate 0.004": Candidate(preset=tiny, plan={"learning_rate": 4e-3}),
+    }
+
+
+CANDIDATES = {"refine": _refine(), "diffusion": _diffusion(), "vq": _vq()}
 """By family and name."""
-MODULES = {"refine": refine, "diffusion": diffusion}
+MODULES = {"refine": refine, "diffusion": diffusion, "vq": vq}

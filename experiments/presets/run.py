@@ -1,4 +1,4 @@
-"""Trains every candidate with the same compute on the same seeds, image-only; writes result.json and table.md here.
+"""Trains every candidate with the same compute on the same seeds, image-only; writes result.json and table.md.
 
 Every training is kept in --work as soon as it ends: run the command again to go on.
 """
@@ -32,7 +32,7 @@ from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
 SIZE_PX = 16
-STEPS = {"refine": 1800, "diffusion": 1200}
+STEPS = {"refine": 1800, "diffusion": 1200, "vq": 700}
 """Of the preset as it is; all candidates get their compute."""
 PRESET = "candidate"
 
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[301, 302])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/presets"))
+    parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -153,8 +154,9 @@ def main() -> None:
             result["comparisons"][title] = found
             tables.append(table(title, found))
     result |= {"trainings": rows, "versions": environment(budget_device="cpu")}
-    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (HERE / "table.md").write_text("\n\n".join(tables) + "\n")
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "table.md").write_text("\n\n".join(tables) + "\n")
     print("\n\n".join(tables))
 
 

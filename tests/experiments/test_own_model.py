@@ -148,7 +148,9 @@ def test_where_it_is_not_installed_its_checkpoint_says_what_is_missing(trained: 
 
 
 def test_where_it_is_not_installed_its_name_is_answered_with_those_that_are() -> None:
-    with pytest.raises(ModelError, match=rf"unknown model '{NAME}'.* Known: diffusion, hvae, refine.* is installed"):
+    with pytest.raises(
+        ModelError, match=rf"unknown model '{NAME}'.* Known: diffusion, hvae, refine, vq.* is installed"
+    ):
         build_model(NAME, preset="narrow", size_px=8, channels=1, num_frames=1, seed=0)
 
 

@@ -10,7 +10,7 @@ from autopv.models import base
 from autopv.models.base import build_model, check_installed, default_size_px, model_names, model_package, preset_names
 from autopv.models.hvae import Hvae
 
-SHIPPED = ("diffusion", "hvae", "refine")
+SHIPPED = ("diffusion", "hvae", "refine", "vq")
 MODULE = """
 from autopv.models.base import VideoGenerator, register_model
 from autopv.models.hvae import Hvae
@@ -59,7 +59,7 @@ def install(folder: Path, entries: str, *, package: str = "their-models") -> Non
 def test_an_installed_family_is_built_by_its_name(folder: Path) -> None:
     assert model_names() == SHIPPED
     install(folder, "theirs = models_of_a_user:Theirs")
-    assert model_names() == ("diffusion", "hvae", "refine", "theirs")
+    assert model_names() == ("diffusion", "hvae", "refine", "theirs", "vq")
     model = build_model("theirs", preset="tiny", size_px=8, channels=1, num_frames=2, seed=0)
     assert (type(model).__name__, type(model).__module__) == ("Theirs", "models_of_a_user")
     assert isinstance(model, Hvae)

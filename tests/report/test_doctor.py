@@ -54,7 +54,7 @@ def test_models_are_told_with_their_packages_and_broken_ones_with_their_cause(
     )
     monkeypatch.syspath_prepend(tmp_path)
     lines = [line for line in doctor_lines() if " model " in line]
-    shipped = [f"ok       model {name}" for name in ("diffusion", "hvae", "refine")]
+    shipped = [f"ok       model {name}" for name in ("diffusion", "hvae", "refine", "vq")]
     assert lines[1:] == ["ok       model copy, of theirs 1.0", *shipped]
     assert lines[0].startswith("missing  model broken, of theirs 1.0: ")
     assert "No module named" in lines[0]

@@ -1,0 +1,315 @@
+"""Which tokens follow which: two priors over the tokens of a video, its frames in order.
+
+Either takes tokens_BTN (T frames of N tokens, a square row by row) and gives each frame's negative log-likelihood, of
+which the masked one is a bound. Transformers are x-transformers'.
+
+Source: Yan et al., arXiv 2104.10157 (VideoGPT: tokens one after the other); Chang et al., arXiv 2202.04200 (MaskGIT:
+all tokens at once, the surest are kept, the rest is asked again); Hoogeboom et al., arXiv 2110.02037 (the bound, eq. 2:
+one network for every order). Different here: frames are generated in order by the masked prior as well, each from the
+finished ones before it.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autopv.models.labels import UNLABELLED, ClassEmbedding
+from autopv.models.packages import import_package
+
+# Of the tokens that the causal prior looks back on in training, replaced by any: sampling errs as well.
+REPLACED_SHARE = 0.02
+# Of the training images, treated as if their class were not known, where guidance needs to know both.
+UNLABELLED_SHARE = 0.1
+# How much chance there is in which tokens count as sure, at first; it falls to 0 (MaskGIT's code: 4.5).
+CHOICE_TEMPERATURE = 4.5
+_HEAD_WIDTH = 32
+_INITIAL_PLACE_SD = 0.02
+_INITIAL_CLASS_SD = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Their shape: frames, tokens of a frame, different tokens, and numbers that one stands for."""
+
+    num_frames: int
+    per_frame: int
+    num_codes: int
+    code_width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How tokens are drawn: temperature of their distribution, passes for a frame, and guidance (`Sampling`)."""
+
+    temperature: float
+    num_steps: int = 1
+    guidance: float = 1.0
+
+
+class Prior(nn.Module, ABC):
+    """A distribution over the tokens of videos."""
+
+    def __init__(self, tokens: Tokens, *, width: int, depth: int, num_classes: int, causal: bool) -> None:
+        super().__init__()
+        self.tokens, self.width, self.depth = tokens, width, depth
+        self.enter = nn.Linear(tokens.code_width, width)
+        self.frames_TW = nn.Parameter(_INITIAL_PLACE_SD * torch.randn(tokens.num_frames, width))
+        self.places_NW = nn.Parameter(_INITIAL_PLACE_SD * torch.randn(tokens.per_frame, width))
+        self.unknown = nn.Parameter(torch.zeros(width))
+        package = import_package("x_transformers")
+        self.transformer = (package.Decoder if causal else package.Encoder)(
+            dim=width,
+            depth=depth,
+            heads=max(1, width // _HEAD_WIDTH),
+            attn_dim_head=_HEAD_WIDTH,
+            attn_flash=True,
+            use_rmsnorm=True,
+        )
+        self.leave = nn.Linear(width, tokens.num_codes)
+        # Last, so that all other weights start as they do without classes.
+        self.of_class = ClassEmbedding(num_classes, width=width, initial_sd=_INITIAL_CLASS_SD) if num_classes else None
+
+    @abstractmethod
+    def draw_noise(self, num_images: int, *, generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+        """Everything that `rates` leaves to chance, the images first."""
+
+    @abstractmethod
+    def rates(
+        self, tokens_BTN: Tensor, *, codes: Tensor, noise: Mapping[str, Tensor], labels_B: Tensor | None
+    ) -> Tensor:
+        """rates_T: each frame's negative log-likelihood given those before it, nats per token, mean over images."""
+
+    @abstractmethod
+    def sample(
+        self,
+        num_images: int,
+        *,
+        codes: Tensor,
+        drawing: Drawing,
+        generator: torch.Generator,
+        labels_B: Tensor | None,
+    ) -> Tensor:
+        """tokens_BTN of new videos."""
+
+    @property
+    @abstractmethod
+    def trained_length(self) -> int:
+        """Tokens that pass through the transformer for one image in training."""
+
+    @property
+    def read_length(self) -> int:
+        """Those of them that tell a token."""
+        return self.tokens.num_frames * self.tokens.per_frame
+
+    def flops(self) -> float:
+        """Of `rates` for one image: multiply-adds count twice."""
+        weights = sum(m.weight.numel() for m in self.transformer.modules() if isinstance(m, nn.Linear))
+        heads_width = max(1, self.width // _HEAD_WIDTH) * _HEAD_WIDTH
+        attention = 4.0 * self.trained_length**2 * heads_width * self.depth
+        ends = self.read_length * (self.enter.weight.numel() + self.leave.weight.numel())
+        of_class = 0.0 if self.of_class is None else self.of_class.flops()
+        return 2.0 * (weights * self.trained_length + ends) + attention + of_class
+
+    @property
+    def _places(self) -> Tensor:
+        """What tells a token's place: (T, N, width)."""
+        return self.frames_TW[:, None] + self.places_NW
+
+    def _with_class(self, x: Tensor, labels_B: Tensor | None) -> Tensor:
+        if self.of_class is None or labels_B is None:
+            return x
+        conditioned: Tensor = x + self.of_class(labels_B)[:, None]
+        return conditioned
+
+    def _pass(self, x: Tensor, **how: Any) -> tuple[Tensor, Any]:
+        """The transformer's output and what it keeps of its keys and values."""
+        out: tuple[Tensor, Any] = self.transformer(x, return_hiddens=True, **how)
+        return out
+
+
+class CausalPrior(Prior):
+    """Tokens one after the other, frame after frame; what was computed for earlier ones is kept when sampling."""
+
+    def __init__(self, tokens: Tokens, *, width: int, depth: int, num_classes: int) -> None:
+        super().__init__(tokens, width=width, depth=depth, num_classes=num_classes, causal=True)
+
+    def draw_noise(self, num_images: int, *, generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+        """`replace`, `other` (N, T N): uniform; below REPLACED_SHARE a token is replaced, by which one."""
+        shape = (num_images, self.read_length)
+        return {name: torch.rand(shape, generator=generator, device=device) for name in ("replace", "other")}
+
+    def rates(
+        self, tokens_BTN: Tensor, *, codes: Tensor, noise: Mapping[str, Tensor], labels_B: Tensor | None
+    ) -> Tensor:
+        tokens = tokens_BTN.flatten(1)
+        other = (noise["other"] * self.tokens.num_codes).long().clamp(max=self.tokens.num_codes - 1)
+        seen = torch.where(noise["replace"] < REPLACED_SHARE, other, tokens)
+        entered = self.enter(codes[seen])
+        x = torch.cat([self.unknown.expand(len(tokens), 1, -1), entered[:, :-1]], 1)
+        x = self._with_class(x + self._places.flatten(0, 1), labels_B)
+        logits = self.leave(self._pass(x)[0]).float()
+        losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
+        return losses.view(tokens_BTN.shape).mean((0, 2))
+
+    def sample(
+        self,
+        num_images: int,
+        *,
+        codes: Tensor,
+        drawing: Drawing,
+        generator: torch.Generator,
+        labels_B: Tensor | None,
+    ) -> Tensor:
+        places, kept = self._places.flatten(0, 1), None
+        x = self.unknown.expand(num_images, 1, -1)
+        drawn: list[Tensor] = []
+        for place in places:
+            entered = self._with_class(x + place, labels_B)
+            out, kept = self._pass(entered, cache=kept, input_not_include_cache=True)
+            token = _draw(self.leave(out[:, -1]), temperature=drawing.temperature, generator=generator)
+            drawn.append(token)
+            x = self.enter(codes[token])[:, None]
+        return torch.stack(drawn, 1).view(num_images, self.tokens.num_frames, self.tokens.per_frame)
+
+    @property
+    def trained_length(self) -> int:
+        return self.read_length
+
+
+class MaskedPrior(Prior):
+    """All tokens of a frame at once, again and again until all are decided, given the frames before it.
+
+    In training each frame is there twice: as it is, for those after it, and with tokens hidden, to be told. A frame
+    with hidden tokens sees itself and the true frames before it; true frames see no hidden tokens.
+    """
+
+    visible: Tensor
+
+    def __init__(self, tokens: Tokens, *, width: int, depth: int, num_classes: int) -> None:
+        super().__init__(tokens, width=width, depth=depth, num_classes=num_classes, causal=False)
+        self.register_buffer("visible", self._visible(), persistent=False)
+
+    def draw_noise(self, num_images: int, *, generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+        """`order` (N, T, tokens) and `share` (N, T), uniform: which tokens are hidden, and how many.
+
+        With classes also `known` (N,), uniform: below UNLABELLED_SHARE an image's class is left out.
+        """
+        shape = (num_images, self.tokens.num_frames, self.tokens.per_frame)
+        strata = torch.rand(shape[:2], generator=generator, device=device).argsort(0)
+        within = torch.rand(shape[:2], generator=generator, device=device)
+        noise = {
+            "order": torch.rand(shape, generator=generator, device=device),
+            # One from each of so many equal parts: a small batch covers few and many hidden tokens alike.
+            "share": (strata + within) / num_images,
+        }
+        if self.of_class is not None:
+            noise["known"] = torch.rand(num_images, generator=generator, device=device)
+        return noise
+
+    def rates(
+        self, tokens_BTN: Tensor, *, codes: Tensor, noise: Mapping[str, Tensor], labels_B: Tensor | None
+    ) -> Tensor:
+        if labels_B is not None:
+            labels_B = torch.where(noise["known"] < UNLABELLED_SHARE, UNLABELLED, labels_B)
+        per_frame = self.tokens.per_frame
+        num_hidden_BT = (noise["share"] * per_frame).long().clamp(max=per_frame - 1) + 1
+        hidden_BTN = noise["order"].argsort(2).argsort(2) < num_hidden_BT[:, :, None]
+        true_BTNW = self.enter(codes[tokens_BTN]) + self._places
+        hidden_BTNW = torch.where(hidden_BTN[..., None], self.unknown + self._places, true_BTNW)
+        x = torch.cat([true_BTNW[:, :-1].flatten(1, 2), hidden_BTNW.flatten(1, 2)], 1)
+        out, _ = self._pass(self._with_class(x, labels_B), attn_mask=self.visible)
+        logits = self.leave(out[:, -self.read_length :]).float()
+        losses = F.cross_entropy(logits.flatten(0, 1), tokens_BTN.flatten(), reduction="none").view(tokens_BTN.shape)
+        return ((losses * hidden_BTN).sum(2) / num_hidden_BT).mean(0)
+
+    def sample(
+        self,
+        num_images: int,
+        *,
+        codes: Tensor,
+        drawing: Drawing,
+        generator: torch.Generator,
+        labels_B: Tensor | None,
+    ) -> Tensor:
+        guided = drawing.guidance != 1 and labels_B is not None
+        if labels_B is not None and guided:
+            # Every pass is over two batches: with the classes and without.
+            labels_B = torch.cat([labels_B, torch.full_like(labels_B, UNLABELLED)])
+        frames: list[Tensor] = []
+        kept: list[tuple[Tensor, Tensor]] = []
+
+        def told(entered: Tensor) -> Tensor:
+            doubled = torch.cat([entered, entered]) if guided else entered
+            how = {"self_attn_additional_kv": kept} if kept else {}
+            logits: Tensor = self.leave(self._pass(self._with_class(doubled, labels_B), **how)[0]).float()
+            if not guided:
+                return logits
+            with_class, without = logits.chunk(2)
+            return torch.lerp(without, with_class, drawing.guidance)
+
+        for t in range(self.tokens.num_frames):
+            places_NW = self._places[t]
+            tokens = torch.zeros(num_images, self.tokens.per_frame, dtype=torch.int64, device=codes.device)
+            hidden = torch.ones_like(tokens, dtype=torch.bool)
+            for step in range(drawing.num_steps):
+                entered = torch.where(hidden[..., None], self.unknown, self.enter(codes[tokens])) + places_NW
+                logits = told(entered) / drawing.temperature
+                drawn = _draw(logits, temperature=1.0, generator=generator)
+                tokens = torch.where(hidden, drawn, tokens)
+                done = (step + 1) / drawing.num_steps
+                # MaskGIT's schedule: few tokens first, many in the end.
+                num_left = math.floor(self.tokens.per_frame * math.cos(math.pi / 2 * done))
+                sureness = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
+                gumbel = -torch.log(-torch.log(_uniform(sureness, generator=generator)))
+                sureness = sureness + CHOICE_TEMPERATURE * (1 - done) * gumbel
+                sureness = sureness.masked_fill(~hidden, math.inf)
+                hidden = sureness.argsort(1).argsort(1) < num_left
+            frames.append(tokens)
+            if t < self.tokens.num_frames - 1:
+                entered = self.enter(codes[tokens]) + places_NW
+                doubled = self._with_class(torch.cat([entered, entered]) if guided else entered, labels_B)
+                how = {"self_attn_additional_kv": kept} if kept else {}
+                news = [part.cached_kv for part in self._pass(doubled, **how)[1].attn_intermediates]
+                kept = _joined(kept, news)
+        return torch.stack(frames, 1)
+
+    @property
+    def trained_length(self) -> int:
+        return (2 * self.tokens.num_frames - 1) * self.tokens.per_frame
+
+    def _visible(self) -> Tensor:
+        """Which of the trained tokens (rows) see which (columns)."""
+        num_frames, per_frame = self.tokens.num_frames, self.tokens.per_frame
+        frame = torch.arange(num_frames).repeat_interleave(per_frame)
+        true = frame[: (num_frames - 1) * per_frame]
+        before = frame[:, None] > true
+        true_sees = torch.cat([true[:, None] >= true, torch.zeros(len(true), len(frame), dtype=torch.bool)], 1)
+        hidden_sees = torch.cat([before, frame[:, None] == frame], 1)
+        return torch.cat([true_sees, hidden_sees])
+
+
+PRIORS: dict[str, type[CausalPrior] | type[MaskedPrior]] = {"causal": CausalPrior, "masked": MaskedPrior}
+
+
+def _joined(kept: list[tuple[Tensor, Tensor]], news: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of every layer, those of one more frame at the end."""
+    if not kept:
+        return news
+    pairs = zip(kept, news, strict=True)
+    return [(torch.cat([old[0], new[0]], 2), torch.cat([old[1], new[1]], 2)) for old, new in pairs]
+
+
+def _draw(logits: Tensor, *, temperature: float, generator: torch.Generator) -> Tensor:
+    """A token for each position, the last axis being the tokens there are."""
+    shares = (logits.float() / max(temperature, 1e-6)).softmax(-1)
+    return torch.multinomial(shares.flatten(0, -2), 1, generator=generator).view(logits.shape[:-1])
+
+
+def _uniform(like: Tensor, *, generator: torch.Generator) -> Tensor:
+    return torch.rand(like.shape, generator=generator, device=like.device).clamp(1e-6, 1 - 1e-6)
