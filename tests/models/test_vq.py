@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autopv.errors import ModelError
-from autopv.models.base import build_model
+from autopv.models.base import build_model, default_size_px
 from autopv.models.sampling import Sampling
 from autopv.models.vq import Vq
 from autopv.testing.model_suite import ModelSuite
@@ -15,11 +15,6 @@ PRESETS = ("tiny", "tiny-masked")
 
 class TestVq(ModelSuite):
     model = "vq"
-
-
-class TestVqInColour(ModelSuite):
-    model = "vq"
-    channels = 3
 
 
 class TestVqMasked(ModelSuite):
@@ -92,6 +87,15 @@ def test_tokens_stand_for_the_codes_that_the_decoder_gets():
     assert tokens.shape == (4, model.tokeniser.num_tokens)
     assert len(tokens.unique()) > 1
     assert torch.equal(model.tokeniser.decode(codes), model.tokeniser.decode_tokens(tokens))
+
+
+def test_colour_images_are_tokenised_as_a_whole():
+    model = build_model("vq", preset="tiny", size_px=SIZE_PX, channels=3, num_frames=2, seed=0)
+    frames = videos(4, num_frames=2).expand(-1, -1, 3, -1, -1)
+    loss = model.loss(frames, frame_weights_T=[0.1, 1.0], generator=generator())
+    assert bool(torch.isfinite(loss.total_loss))
+    assert model.tokeniser.encode(frames[:, 0])[1].shape == (4, model.tokeniser.num_tokens)
+    assert model.eval().sample_last_frame(2, generator=generator()).shape == (2, 3, SIZE_PX, SIZE_PX)
 
 
 def test_a_frame_is_tokenised_without_the_others():
@@ -219,6 +223,15 @@ def test_the_rate_is_that_of_the_data_when_it_has_two_values(preset):
     assert float(nats_T[1]) < 0.3
     # Hidden tokens of a frame of which one is seen are known: the bound is that of one unknown in N.
     assert 0.4 < float(nats_T[0]) < 1.5
+
+
+@pytest.mark.parametrize("preset", ["tiny", "tiny-masked", "small", "small-masked", "base", "base-masked"])
+def test_the_tokeniser_is_a_small_part_of_training(preset):
+    size_px = default_size_px("vq", preset)
+    for num_frames in (1, 3):
+        with torch.device("meta"):
+            model = build_model("vq", preset=preset, size_px=size_px, channels=1, num_frames=num_frames, seed=0)
+        assert num_frames * model.tokeniser.flops() < 0.2 * model.flops()
 
 
 def test_what_a_token_model_has_not_is_refused():

@@ -82,7 +82,7 @@ def measure_row(options: argparse.Namespace) -> dict[str, Any]:
     shape = (1600, options.channels, options.size, options.size)
     images_NCHW = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     trainer = Trainer(
-        "hvae",
+        options.model,
         preset=options.preset,
         size_px=options.size,
         channels=options.channels,
@@ -128,6 +128,7 @@ def measure_row(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="hvae")
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--channels", type=int, default=1)

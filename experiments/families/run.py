@@ -1,0 +1,178 @@
+"""All families side by side: excess at equal compute with image-only and with policies, speeds and memory.
+
+Every training is kept in --work as soon as it ends: run the command again to go on. Writes result.json and table.md.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from autopv.models.base import VideoGenerator, build_model
+from autopv.search.environment import environment
+from autopv.training.execution import Execution
+from autopv.training.material import Material, Setup
+from autopv.training.measure import measure
+from autopv.training.plan import TrainingPlan
+from autopv.training.trainer import Trainer
+
+sys.path.append(str(Path(__file__).parents[1] / "effect"))  # the policies that every family's study trains with
+from arms import IMAGE_ONLY, arms
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+from one_thread import require_one_thread
+
+HERE = Path(__file__).parent
+SIZE_PX = 16
+FAMILIES = (("hvae", "tiny"), ("refine", "tiny"), ("diffusion", "tiny"), ("vq", "tiny"), ("vq", "tiny-masked"))
+POLICIES = ("noise", "blur", "gamma")
+"""Of the arms of experiments/effect, beside image-only; all of three frames."""
+CHOICE_SEED = 501
+"""Which of the policies is a family's best is decided on this seed; the others tell its excess."""
+NUM_SAMPLED = 8
+
+Job = tuple[str, str, str, int, int, str]
+"""Family, preset, arm, seed, steps of `hvae` `tiny` whose compute it gets, path of the row."""
+
+
+def train(job: Job) -> None:
+    """One training, measured on the search split and written as a row into the work folder."""
+    family, preset, arm, seed, steps, path_text = job
+    torch.set_num_threads(1)
+    material, policy = Material.load(Setup(data="elpv", size_px=SIZE_PX)), arms()[arm]
+    images_NCHW = material.images("train")
+    reference = build_model("hvae", preset="tiny", size_px=SIZE_PX, channels=1, num_frames=1, seed=0)
+    plan = TrainingPlan.asked(model=family)
+    trainer = Trainer(
+        family,
+        preset=preset,
+        size_px=SIZE_PX,
+        channels=images_NCHW.shape[1],
+        policy=policy,
+        images_NCHW=images_NCHW,
+        plan=replace(plan, total_flops=3 * steps * plan.batch_size * reference.flops()),
+        seed=seed,
+        execution=Execution(compiled=True),
+    )
+    started_s = time.process_time()
+    model = trainer.annealed_look(1.0)
+    assert model is not None
+    row = {
+        "family": f"{family} {preset}",
+        "arm": arm,
+        "seed": seed,
+        "steps": trainer.position,
+        "cpu_s": round(time.process_time() - started_s, 1),
+        "weights": sum(p.numel() for p in model.parameters()),
+        "distance": measure(model, material.metric("search"), seed=seed),
+        "sampling_mflops": sampling_flops(model) / 1e6,
+    }
+    Path(path_text).write_text(json.dumps(row))
+    print(json.dumps(row), flush=True)
+
+
+def sampling_flops(model: VideoGenerator) -> float:
+    """Of one last frame."""
+    with FlopCounterMode(display=False) as counter:
+        model.sample_last_frame(NUM_SAMPLED, generator=torch.Generator().manual_seed(0))
+    return counter.get_total_flops() / NUM_SAMPLED
+
+
+def costs(family: str, preset: str, *, num_frames: int) -> dict[str, Any]:
+    """A row of experiments/model_cost, uncompiled, in a process of its own."""
+    command = [sys.executable, str(HERE.parent / "model_cost" / "run.py"), "--model", family, "--preset", preset]
+    command += ["--size", str(SIZE_PX), "--row", str(num_frames), "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def told(rows: Sequence[dict[str, Any]], *, floor: float) -> list[dict[str, Any]]:
+    """Of each family: image-only and its best policy, their excess on the seeds that did not choose it."""
+
+    def excess(arm: str, seed: int, family: str) -> float:
+        row = next(r for r in rows if (r["family"], r["arm"], r["seed"]) == (family, arm, seed))
+        return max(1.0, row["distance"] - floor)
+
+    found = []
+    seeds = sorted({row["seed"] for row in rows} - {CHOICE_SEED})
+    for family in dict.fromkeys(row["family"] for row in rows):
+        offered = [arm for arm in dict.fromkeys(r["arm"] for r in rows if r["family"] == family) if arm != IMAGE_ONLY]
+        best = min(offered, key=lambda arm: excess(arm, CHOICE_SEED, family))
+        for arm in (IMAGE_ONLY, best):
+            values = [excess(arm, seed, family) for seed in seeds]
+            own = next(r for r in rows if (r["family"], r["arm"]) == (family, arm))
+            found.append(
+                {
+                    "family": family,
+                    "policy": arm,
+                    "excess": values,
+                    "mean": math.exp(statistics.fmean(map(math.log, values))),
+                    **{key: own[key] for key in ("steps", "weights", "sampling_mflops")},
+                }
+            )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3600, help="of hvae's tiny preset; all families get their compute")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[CHOICE_SEED, 502, 503])
+    parser.add_argument("--only", nargs="+", choices=[family for family, _ in FAMILIES], help="of these families")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/families"))
+    options = parser.parse_args()
+    require_one_thread()
+    if CHOICE_SEED not in options.seeds or len(options.seeds) < 2:
+        parser.error(f"--seeds must hold {CHOICE_SEED}, which chooses policies, and another one, which judges them")
+    options.work.mkdir(parents=True, exist_ok=True)
+    jobs: list[Job] = [
+        (*family, arm, seed, options.steps, str(options.work / f"{'-'.join(family)}-{arm}-{seed}-{options.steps}.json"))
+        for seed in options.seeds
+        for family in FAMILIES
+        if not options.only or family[0] in options.only
+        for arm in (IMAGE_ONLY, *POLICIES)
+    ]
+    missing = [job for job in jobs if not Path(job[-1]).exists()]
+    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
+        for _ in pool.imap_unordered(train, missing, chunksize=1):
+            pass
+    rows = [json.loads(Path(job[-1]).read_text()) for job in jobs]
+    floor = Material.load(Setup(data="elpv", size_px=SIZE_PX)).floor("search")
+    found = told(rows, floor=floor)
+    lines = [
+        "| family | policy | excess | by seed | training steps | weights | training steps/s | peak MiB | images/s | "
+        "MFLOPs an image |",
+        "|" + "---|" * 10,
+    ]
+    for row in found:
+        num_frames = arms()[row["policy"]].num_frames
+        family, preset = row["family"].split()
+        row["cost"] = costs(family, preset, num_frames=num_frames)
+        by_seed = ", ".join(f"{value:.0f}" for value in row["excess"])
+        cells = [row["family"], row["policy"], f"{row['mean']:.0f}", by_seed, f"{row['steps']:,}"]
+        cells += [f"{row['weights'] / 1e6:.2f} M", f"{row['cost']['steps_per_s']:.1f}", str(row["cost"]["peak_mib"])]
+        lines.append(
+            "| " + " | ".join([*cells, str(row["cost"]["samples_per_s"]), f"{row['sampling_mflops']:.0f}"]) + " |"
+        )
+    result = {"size_px": SIZE_PX, "hvae_steps": options.steps, "split": "search", "floor": floor, "families": found}
+    result |= {"policies": {arm: arms()[arm].describe() for arm in (IMAGE_ONLY, *POLICIES)}, "trainings": rows}
+    result |= {"versions": environment(budget_device="cpu")}
+    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (HERE / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
