@@ -25,7 +25,7 @@ BUDGETS = (10.0, 17.0, 20.0, 25.0, 33.0, 50.0, 67.0, 100.0, 200.0)
 """In full trials."""
 REPETITIONS = 50
 SLOW = 20
-"""Repetitions of samplers that take long to ask, and of what only explains."""
+"""Repetitions of samplers that take long to ask, of warm starts, and of what only explains."""
 FOREST = " in forests"
 """What the searches are called that run in worlds made by random forests (forest.py)."""
 _SIMPLE = {"controls": False, "luckiest": True, "repeat_share": 0.0}
@@ -44,8 +44,8 @@ SEARCHES: dict[str, tuple[Make, int]] = {
     "Ray OptunaSearch + ASHA": (lambda seed, _: Stock(seed=seed), REPETITIONS),
     "Ray OptunaSearch, no stopping": (lambda seed, _: Stock(seed=seed, stops=False), SLOW),
     "autopv": (_autopv(), REPETITIONS),
-    "autopv --sampler belief": (_autopv(sampler="belief"), REPETITIONS),
-    "autopv --sampler random": (_autopv(sampler="random"), REPETITIONS),
+    "autopv --sampler belief": (_autopv(sampler="belief"), SLOW),
+    "autopv --sampler random": (_autopv(sampler="random"), SLOW),
     "autopv --sampler evolution": (_autopv(sampler="evolution"), SLOW),
     "autopv --sampler reinforce": (_autopv(sampler="reinforce"), SLOW),
     "autopv --sampler gp": (_autopv(sampler="gp"), SLOW),
@@ -130,7 +130,7 @@ def main() -> None:
     done = set()
     if DELIVERIES.exists():
         done = {(line["search"], line["world"]) for line in map(json.loads, DELIVERIES.read_text().splitlines())}
-    counts = {name: count for name, (_, count) in SEARCHES.items()} | IN_FORESTS | dict.fromkeys(WARM, REPETITIONS)
+    counts = {name: count for name, (_, count) in SEARCHES.items()} | IN_FORESTS | dict.fromkeys(WARM, SLOW)
     wanted = [
         (name, number)
         for number in range(max(counts.values()))

@@ -15,6 +15,7 @@ from scipy.stats import t
 from autopv.search.environment import environment
 
 Changes = Mapping[str, Mapping[float, Mapping[int, Mapping[str, float]]]]
+_PARTS_AT = (10.0, 25.0, 50.0, 100.0, 200.0)
 STOCK, RANDOM, OURS = "Ray OptunaSearch + ASHA", "random", "autopv"
 
 
@@ -63,6 +64,13 @@ def main() -> None:
     }
     pairs = [pair for where in ("", FOREST) for pair in _pairs(budgets, where=where)]
     comparisons = [compared(changes, *pair) for pair in pairs if all(name in changes for name, _ in pair)]
+    parts = [
+        compared(changes, (OURS + where, budget), (name + where, budget))
+        for where in ("", FOREST)
+        for name in (*SEARCHES, *EARLIER)
+        if name not in (OURS, STOCK, RANDOM) and name + where in changes
+        for budget in _PARTS_AT
+    ]
     plain = "no warm start"
     warm = [
         compared(changes, (name, budget), (plain, budget))
@@ -77,6 +85,7 @@ def main() -> None:
         "means": {name: {f"{b:g}": values for b, values in of.items()} for name, of in means.items()},
         "num_worlds": {name: len(next(iter(changes[name].values()))) for name in means},
         "comparisons": comparisons,
+        "parts": parts,
         "warm": warm,
         "versions": environment(budget_device="cpu"),
     }
@@ -92,7 +101,12 @@ def main() -> None:
     for name, of in means.items():
         cells = [f"{of[b][0]:+.1%} ±{of[b][2] - of[b][0]:.1%}" if b in of else "" for b in budgets]
         lines.append(f"| {name} | {result['num_worlds'][name]} | " + " | ".join(cells) + " |")
-    for title, rows in (("Ours less the other's (below 0: ours is better)", comparisons), ("Warm less cold", warm)):
+    titled = {
+        "Ours less the other's (below 0: ours is better)": comparisons,
+        "autopv less its own other samplers, or what lacks a part of it (below 0: the default is better)": parts,
+        "Warm less cold": warm,
+    }
+    for title, rows in titled.items():
         lines += ["", f"{title}:", "", "| ours | other | difference, 95% interval | worlds |", "|---|---|---|---|"]
         for row in rows:
             (ours, at), (other, other_at) = row["ours"], row["other"]
