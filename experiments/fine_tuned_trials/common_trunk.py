@@ -43,8 +43,12 @@ class CommonTrunk:
         self.averages = {p: p.detach().clone() for p in self.parameters}
         self.images_NCHW, self.seed = images_NCHW, seed
 
-    def train(self, steps: int) -> list[float]:
-        """Losses of all steps. Plan and schedule are those of a training; each step has a policy of its own."""
+    def train(self, steps: int, *, most_weight: float) -> list[float]:
+        """Losses of all steps. Plan and schedule are those of a training; each step has a policy of its own.
+
+        most_weight: no pseudo frame's loss weighs more. With weights as they are drawn (up to 1) the loss leaps by up
+        to four orders of magnitude and the last frame learns far less (`uncapped/`).
+        """
         plan, space = TrainingPlan(total_flops=1e15), Space.load("stage2_expressive")
         optimizer = torch.optim.AdamW(
             self.parameters,
@@ -67,7 +71,7 @@ class CommonTrunk:
             )
             loss = self.models[policy.num_frames].loss(
                 frames_BTCHW,
-                frame_weights_T=policy.frame_weights(0.0),
+                frame_weights_T=[*(min(w, most_weight) for w in policy.frame_weights(0.0)[:-1]), 1.0],
                 generator=stream(self.seed, purpose="posterior", step=step),
                 kl_weight=min(1.0, 0.05 + step / plan.loss_warmup_steps),
             )

@@ -1,6 +1,6 @@
 """Trials that go on from one model trained on random policies, against the recorded trials from scratch.
 
-Writes trials.jsonl as it goes (run it again to go on), then result.json and table.md.
+Writes trials.jsonl as it goes (run it again to go on), then result.json and table.md, into --out.
 """
 
 import argparse
@@ -30,7 +30,6 @@ sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from one_thread import require_one_thread
 
 HERE = Path(__file__).parent
-TRIALS = HERE / "trials.jsonl"
 SIZE_PX = 16
 FULL = 1800
 """Image-only steps of a recorded trial."""
@@ -46,13 +45,13 @@ def trunk_path(work: Path) -> Path:
     return work / "trunk.safetensors"
 
 
-def train_trunk(work: Path) -> None:
+def train_trunk(work: Path, *, most_weight: float) -> None:
     """The common model, kept as the weights of each length; nothing if it is there."""
     if trunk_path(work).exists():
         return
     torch.set_num_threads(1)
     trunk = CommonTrunk(Material.load(Setup(data="elpv", size_px=SIZE_PX)).images("train"), seed=TRUNK_SEED)
-    losses = trunk.train(TRUNK_STEPS)
+    losses = trunk.train(TRUNK_STEPS, most_weight=most_weight)
     tensors = {
         f"{num_frames}/{name}": trunk.averages[parameter].contiguous().clone()
         for num_frames, model in trunk.models.items()
@@ -101,13 +100,16 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS[:1], help="of the fine-tunings (default 401)")
     parser.add_argument("--most", type=int, help="end after so many trials; default: all")
+    parser.add_argument("--most-weight", type=float, default=0.03, help="of a pseudo frame in the common model's loss")
+    parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--work", type=Path, default=Path("runs/fine_tuned_trials"))
     options = parser.parse_args()
     require_one_thread()
     options.work.mkdir(parents=True, exist_ok=True)
-    train_trunk(options.work)
+    train_trunk(options.work, most_weight=options.most_weight)
+    trials = options.out / "trials.jsonl"
     curves, policies, floor = load()
-    lines = [json.loads(line) for line in TRIALS.read_text().splitlines()] if TRIALS.exists() else []
+    lines = [json.loads(line) for line in trials.read_text().splitlines()] if trials.exists() else []
     done = {(line["policy"], line["seed"]) for line in lines}
     wanted = [
         (name, policies[name].describe(), seed, str(options.work))
@@ -117,7 +119,7 @@ def main() -> None:
     ]
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
         for line in pool.imap_unordered(fine_tune, wanted[: options.most], chunksize=1):
-            with TRIALS.open("a", encoding="utf-8") as file:
+            with trials.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             lines.append(line)
             print(line, flush=True)
@@ -149,13 +151,14 @@ def main() -> None:
     result = {
         "policies": len(names),
         "trunk_steps": TRUNK_STEPS,
+        "most_weight": options.most_weight,
         "share": SHARE,
         "floor": floor,
         "correlations": rows,
         "versions": environment(budget_device="cpu"),
     }
-    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    (HERE / "table.md").write_text("\n".join(text) + "\n")
+    (options.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "table.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
 
 
