@@ -196,12 +196,12 @@ def test_the_rate_is_that_of_the_data_when_it_has_two_values(preset):
     """Videos of one constant value, dark or bright: a rate of log 2 for the first frame, and none for the others."""
     model = build(preset, num_frames=2).train()
     optimizer = torch.optim.Adam(model.prior.parameters(), lr=2e-3)
-    tokens = torch.tensor([5, 90])[torch.arange(32) % 2][:, None, None].expand(32, 2, model.tokeniser.num_tokens)
+    tokens = torch.tensor([5, 90])[torch.arange(16) % 2][:, None, None].expand(16, 2, model.tokeniser.num_tokens)
     for step in range(150):
         rates_T = model.prior.rates(
             tokens,
             codes=model.tokeniser.codes,
-            noise=model.draw_noise(32, generator=generator(step)),
+            noise=model.draw_noise(16, generator=generator(step)),
             labels_B=None,
         )
         optimizer.zero_grad()
