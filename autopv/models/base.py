@@ -203,6 +203,18 @@ class VideoGenerator(nn.Module, ABC):
                 f"{tuple(labels.shape)} of them: leave labels out"
             )
 
+    def check_guidance(self) -> None:
+        """Nothing, if sampling is not to be guided, or there are classes to go towards.
+
+        Raises:
+            ModelError: guidance in a model without classes.
+        """
+        if self.sampling is not None and self.sampling.guidance != 1 and self.num_classes == 0:
+            raise ModelError(
+                f"guidance goes towards a class, but this model was built without classes and got "
+                f"guidance={self.sampling.guidance}: leave it at 1"
+            )
+
     def condition(self, labels: Tensor | None, *, num_images: int) -> dict[str, Tensor]:
         """What `loss_terms` takes besides, on the model's device: `labels_B`, of a model with classes.
 

@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autopv.errors import ModelError
 from autopv.models.base import VideoGenerator, register_model
 from autopv.models.labels import UNLABELLED, ClassEmbedding
 from autopv.models.sampling import Sampling
@@ -268,11 +267,7 @@ class Diffusion(VideoGenerator):
         Raises:
             ModelError: labels that do not fit, or guidance in a model without classes.
         """
-        if self.sampling.guidance != 1 and self.num_classes == 0:
-            raise ModelError(
-                f"guidance goes towards a class, but this model was built without classes and got "
-                f"guidance={self.sampling.guidance}: leave it at 1"
-            )
+        self.check_guidance()
         labels_B = self.labels_to_sample(labels, num_images=num_images, generator=generator)
         num_steps, churn = self.sampling.num_steps, self.sampling.churn
         shape = (num_images, self.num_frames * self.channels, self.size_px, self.size_px)

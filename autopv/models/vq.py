@@ -191,15 +191,11 @@ class Vq(VideoGenerator):
     def _tokens(
         self, num_images: int, *, labels: Tensor | None, generator: torch.Generator, temperature: float
     ) -> Tensor:
+        self.check_guidance()
         drawing = Drawing(temperature=temperature)
         if self.sampling is not None:
             if self.sampling.churn != 0:
                 raise ModelError(f"tokens are drawn without churn, but got churn={self.sampling.churn}: leave it at 0")
-            if self.sampling.guidance != 1 and self.num_classes == 0:
-                raise ModelError(
-                    f"guidance goes towards a class, but this model was built without classes and got "
-                    f"guidance={self.sampling.guidance}: leave it at 1"
-                )
             drawing = Drawing(
                 temperature=temperature, num_steps=self.sampling.num_steps, guidance=self.sampling.guidance
             )
