@@ -5,8 +5,8 @@ of the frames before it, so a corrupted frame is what the next one is made from.
 one after the other, the other a frame's tokens in a few passes; presets choose.
 
 Both are trained together, in every training anew: the tokeniser for the frames' reconstruction, the prior for its
-tokens, which are targets only, so that nothing of the prior reaches the tokeniser. (It takes 6% to 20% of the compute,
-so no more could be saved by training it once for all trials, and it would not know a policy's frames.)
+tokens, which are targets only, so that nothing of the prior reaches the tokeniser. (It takes less than a fifth of the
+compute, so no more could be saved by training it once for all trials, and it would not know a policy's frames.)
 
 With one frame it is the token model of images. To sample the last frame all others' tokens are needed, but only its own
 are decoded.

@@ -105,7 +105,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/fine_tuned_trials"))
     options = parser.parse_args()
     require_one_thread()
-    options.work.mkdir(parents=True, exist_ok=True)
+    for folder in (options.work, options.out):
+        folder.mkdir(parents=True, exist_ok=True)
     train_trunk(options.work, most_weight=options.most_weight)
     trials = options.out / "trials.jsonl"
     curves, policies, floor = load()
