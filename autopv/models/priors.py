@@ -51,13 +51,18 @@ class Drawing:
     num_steps: int = 1
     guidance: float = 1.0
 
+    def scaled(self, logits: Tensor) -> Tensor:
+        """The logits to draw by; at a temperature of 0 the likeliest token wins."""
+        return logits.float() / max(self.temperature, 1e-6)
+
 
 class Prior(nn.Module, ABC):
     """A distribution over the tokens of videos."""
 
     def __init__(self, tokens: Tokens, *, width: int, depth: int, num_classes: int, causal: bool) -> None:
         super().__init__()
-        self.tokens, self.width, self.depth = tokens, width, depth
+        self.tokens, self.depth = tokens, depth
+        self.num_heads = max(1, width // _HEAD_WIDTH)
         self.enter = nn.Linear(tokens.code_width, width)
         self.frames_TW = nn.Parameter(_INITIAL_PLACE_SD * torch.randn(tokens.num_frames, width))
         self.places_NW = nn.Parameter(_INITIAL_PLACE_SD * torch.randn(tokens.per_frame, width))
@@ -66,7 +71,7 @@ class Prior(nn.Module, ABC):
         self.transformer = (package.Decoder if causal else package.Encoder)(
             dim=width,
             depth=depth,
-            heads=max(1, width // _HEAD_WIDTH),
+            heads=self.num_heads,
             attn_dim_head=_HEAD_WIDTH,
             attn_flash=True,
             use_rmsnorm=True,
@@ -110,8 +115,7 @@ class Prior(nn.Module, ABC):
     def flops(self) -> float:
         """Of `rates` for one image: multiply-adds count twice."""
         weights = sum(m.weight.numel() for m in self.transformer.modules() if isinstance(m, nn.Linear))
-        heads_width = max(1, self.width // _HEAD_WIDTH) * _HEAD_WIDTH
-        attention = 4.0 * self.trained_length**2 * heads_width * self.depth
+        attention = 4.0 * self.trained_length**2 * self.num_heads * _HEAD_WIDTH * self.depth
         ends = self.read_length * (self.enter.weight.numel() + self.leave.weight.numel())
         of_class = 0.0 if self.of_class is None else self.of_class.flops()
         return 2.0 * (weights * self.trained_length + ends) + attention + of_class
@@ -172,7 +176,7 @@ class CausalPrior(Prior):
         for place in places:
             entered = self._with_class(x + place, labels_B)
             out, kept = self._pass(entered, cache=kept, input_not_include_cache=True)
-            token = _draw(self.leave(out[:, -1]), temperature=drawing.temperature, generator=generator)
+            token = _draw(drawing.scaled(self.leave(out[:, -1])), generator=generator)
             drawn.append(token)
             x = self.enter(codes[token])[:, None]
         return torch.stack(drawn, 1).view(num_images, self.tokens.num_frames, self.tokens.per_frame)
@@ -244,10 +248,13 @@ class MaskedPrior(Prior):
         frames: list[Tensor] = []
         kept: list[tuple[Tensor, Tensor]] = []
 
-        def told(entered: Tensor) -> Tensor:
+        def seen(entered: Tensor) -> tuple[Tensor, Any]:
             doubled = torch.cat([entered, entered]) if guided else entered
             how = {"self_attn_additional_kv": kept} if kept else {}
-            logits: Tensor = self.leave(self._pass(self._with_class(doubled, labels_B), **how)[0]).float()
+            return self._pass(self._with_class(doubled, labels_B), **how)
+
+        def told(entered: Tensor) -> Tensor:
+            logits: Tensor = self.leave(seen(entered)[0]).float()
             if not guided:
                 return logits
             with_class, without = logits.chunk(2)
@@ -259,8 +266,8 @@ class MaskedPrior(Prior):
             hidden = torch.ones_like(tokens, dtype=torch.bool)
             for step in range(drawing.num_steps):
                 entered = torch.where(hidden[..., None], self.unknown, self.enter(codes[tokens])) + places_NW
-                logits = told(entered) / drawing.temperature
-                drawn = _draw(logits, temperature=1.0, generator=generator)
+                logits = drawing.scaled(told(entered))
+                drawn = _draw(logits, generator=generator)
                 tokens = torch.where(hidden, drawn, tokens)
                 done = (step + 1) / drawing.num_steps
                 # MaskGIT's schedule: few tokens first, many in the end.
@@ -272,11 +279,8 @@ class MaskedPrior(Prior):
                 hidden = sureness.argsort(1).argsort(1) < num_left
             frames.append(tokens)
             if t < self.tokens.num_frames - 1:
-                entered = self.enter(codes[tokens]) + places_NW
-                doubled = self._with_class(torch.cat([entered, entered]) if guided else entered, labels_B)
-                how = {"self_attn_additional_kv": kept} if kept else {}
-                news = [part.cached_kv for part in self._pass(doubled, **how)[1].attn_intermediates]
-                kept = _joined(kept, news)
+                _, finished = seen(self.enter(codes[tokens]) + places_NW)
+                kept = _joined(kept, [part.cached_kv for part in finished.attn_intermediates])
         return torch.stack(frames, 1)
 
     @property
@@ -305,9 +309,9 @@ def _joined(kept: list[tuple[Tensor, Tensor]], news: list[tuple[Tensor, Tensor]]
     return [(torch.cat([old[0], new[0]], 2), torch.cat([old[1], new[1]], 2)) for old, new in pairs]
 
 
-def _draw(logits: Tensor, *, temperature: float, generator: torch.Generator) -> Tensor:
+def _draw(logits: Tensor, *, generator: torch.Generator) -> Tensor:
     """A token for each position, the last axis being the tokens there are."""
-    shares = (logits.float() / max(temperature, 1e-6)).softmax(-1)
+    shares = logits.softmax(-1)
     return torch.multinomial(shares.flatten(0, -2), 1, generator=generator).view(logits.shape[:-1])
 
 

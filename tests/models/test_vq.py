@@ -234,6 +234,14 @@ def test_the_tokeniser_is_a_small_part_of_training(preset):
         assert num_frames * model.tokeniser.flops() < 0.2 * model.flops()
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_temperature_the_likeliest_tokens_are_drawn(preset):
+    model = build(preset)
+    cold, colder = (model.sample_last_frame(2, generator=generator(), temperature=t) for t in (0.0, 1e-9))
+    assert bool(torch.isfinite(cold).all())
+    assert torch.equal(cold, colder)
+
+
 def test_what_a_token_model_has_not_is_refused():
     model = build("tiny-masked")
     model.sampling = Sampling(num_steps=2, churn=1.0)
