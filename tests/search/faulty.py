@@ -186,7 +186,7 @@ def stop_self() -> None:
 
 
 def hog_memory() -> None:
-    """Takes four more gigabytes, and time for somebody to notice."""
-    taken = np.ones(4 * 2**30, dtype=np.uint8)
+    """Takes six more gigabytes, and time for somebody to notice."""
+    taken = np.ones(6 * 2**30, dtype=np.uint8)
     time.sleep(60)
     del taken
