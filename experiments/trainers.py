@@ -1,29 +1,74 @@
-"""The trainer of experiments on the tiny hierarchical VAE."""
+"""The trainers and the count of sampling that experiments share."""
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from autopv.models.base import VideoGenerator
 from autopv.policy import Policy
 from autopv.training.execution import Execution
 from autopv.training.plan import TrainingPlan
 from autopv.training.trainer import Trainer
 
+NUM_SAMPLED = 8
 
-def tiny_trainer(
-    images_NCHW: Tensor, *, policy: Policy, steps: float, seed: int, execution: Execution | None = None
+
+def new_trainer(
+    images_NCHW: Tensor,
+    *,
+    model: str = "hvae",
+    preset: str = "tiny",
+    policy: Policy,
+    plan: TrainingPlan,
+    seed: int,
+    execution: Execution | None = None,
 ) -> Trainer:
-    """`hvae` `tiny` with the plan's defaults and the compute of so many image-only steps."""
+    """On these images, at their size and number of channels."""
+    return Trainer(
+        model,
+        preset=preset,
+        size_px=images_NCHW.shape[-1],
+        channels=images_NCHW.shape[1],
+        policy=policy,
+        images_NCHW=images_NCHW,
+        plan=plan,
+        seed=seed,
+        execution=execution,
+    )
+
+
+def trainer_of_steps(
+    images_NCHW: Tensor,
+    *,
+    model: str = "hvae",
+    preset: str = "tiny",
+    policy: Policy,
+    steps: float,
+    seed: int,
+    plan: TrainingPlan | None = None,
+    execution: Execution | None = None,
+) -> Trainer:
+    """With the compute of so many image-only steps; the plan's other numbers are the family's unless given."""
+    plan = plan or TrainingPlan.asked(model=model)
 
     def build(policy: Policy, total_flops: float) -> Trainer:
-        return Trainer(
-            "hvae",
-            preset="tiny",
-            size_px=images_NCHW.shape[-1],
-            channels=images_NCHW.shape[1],
+        return new_trainer(
+            images_NCHW,
+            model=model,
+            preset=preset,
             policy=policy,
-            images_NCHW=images_NCHW,
-            plan=TrainingPlan(total_flops=total_flops),
+            plan=replace(plan, total_flops=total_flops),
             seed=seed,
             execution=execution,
         )
 
     return build(policy, steps * build(Policy.image_only(), 1e15).flops_per_step)
+
+
+def sampling_flops(model: VideoGenerator) -> float:
+    """Of one last frame, counted by torch."""
+    with FlopCounterMode(display=False) as counter:
+        model.sample_last_frame(NUM_SAMPLED, generator=torch.Generator().manual_seed(0))
+    return counter.get_total_flops() / NUM_SAMPLED

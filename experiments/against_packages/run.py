@@ -39,6 +39,7 @@ from autopv.training.trainer import Trainer
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from digits import digits_file
 from one_thread import require_one_thread
+from trainers import new_trainer
 
 HERE = Path(__file__).parent
 SIZES_PX = {"elpv": 32, "digits": 8}
@@ -84,19 +85,11 @@ def train_ours(images_NCHW: Tensor, *, setting: Mapping[str, Any], cpu_s: float,
     policy = VIDEOS[images_NCHW.shape[-1]] if ours.on_videos else Policy.image_only()
 
     def trainer(*, steps: float) -> Trainer:
-        def build(total_flops: float) -> Trainer:
-            return Trainer(
-                ours.model,
-                preset="tiny",
-                size_px=images_NCHW.shape[-1],
-                channels=images_NCHW.shape[1],
-                policy=policy,
-                images_NCHW=images_NCHW,
-                plan=replace(TrainingPlan.asked(model=ours.model), total_flops=total_flops, **setting),
-                seed=seed,
-            )
-
-        return build((steps + 0.5) * build(1e15).flops_per_step)
+        plan = replace(TrainingPlan.asked(model=ours.model), **setting)
+        # The half step beyond keeps rounding from taking one away.
+        one = new_trainer(images_NCHW, model=ours.model, policy=policy, plan=plan, seed=seed)
+        plan = replace(plan, total_flops=(steps + 0.5) * one.flops_per_step)
+        return new_trainer(images_NCHW, model=ours.model, policy=policy, plan=plan, seed=seed)
 
     one = trainer(steps=HEADROOM * cpu_s / _seconds_per_step(trainer(steps=1e6), cpu_s=CALIBRATION * cpu_s))
     trunk = 1 - one.plan.decay_fraction

@@ -30,6 +30,7 @@ from autopv.training.trainer import Trainer
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from digits import digits_file
 from one_thread import require_one_thread
+from trainers import trainer_of_steps
 
 SIZE_PX = 16
 DIGITS_PX = 8
@@ -102,21 +103,16 @@ def train(task: tuple[Job, str]) -> None:
     policy, variant = arms()[job.arm], VARIANTS[job.variant]
     plan = replace(TrainingPlan.asked(model=variant.model), **variant.plan)
 
-    def trainer(policy: Policy, total_flops: float) -> Trainer:
-        return Trainer(
-            variant.model,
-            preset=variant.preset,
-            size_px=images_NCHW.shape[-1],
-            channels=images_NCHW.shape[1],
-            policy=policy,
-            images_NCHW=images_NCHW,
-            plan=replace(plan, total_flops=total_flops),
-            seed=job.seed,
-            execution=Execution(compiled=True),
-        )
-
-    brief_flops = BRIEF * trainer(Policy.image_only(), 1e15).flops_per_step
-    one = trainer(policy, job.looks[-1] * brief_flops)
+    one = trainer_of_steps(
+        images_NCHW,
+        model=variant.model,
+        preset=variant.preset,
+        policy=policy,
+        steps=job.looks[-1] * BRIEF,
+        seed=job.seed,
+        plan=plan,
+        execution=Execution(compiled=True),
+    )
     path, folder = Path(work) / f"{job.key}.json", Path(work) / job.key
     record = json.loads(path.read_text()) if path.exists() else {"job": asdict(job), "rows": []}
     if (folder / FILE_NAME).exists() and not job.averages:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from arms import BRIEF, IMAGE_ONLY, arms, jobs
 from run import SIZE_PX, material
 from scipy.stats import spearmanr, t
-from torch.utils.flop_counter import FlopCounterMode
+from trainers import sampling_flops
 from variants import VARIANTS
 
 from autopv.models.base import build_model
@@ -22,7 +21,6 @@ from autopv.models.base import build_model
 HERE = Path(__file__).parent
 LENGTHS = (1.0, 3.0, 9.0)
 NUM_BOOTSTRAP = 2000
-NUM_SAMPLED = 8
 FITTED = (0.25, 0.5, 1.0)
 """Looks through which a power law is laid."""
 
@@ -255,10 +253,7 @@ def sampling_costs(recorded: Recorded) -> list[dict[str, Any]]:
             num_frames=num_frames,
             seed=0,
         )
-        with FlopCounterMode(display=False) as counter:
-            model.sample_last_frame(NUM_SAMPLED, generator=torch.Generator().manual_seed(0))
-        flops = counter.get_total_flops() / NUM_SAMPLED
-        found.append({"variant": variant or "hvae", "num_frames": num_frames, "flops": flops})
+        found.append({"variant": variant or "hvae", "num_frames": num_frames, "flops": sampling_flops(model)})
     return found
 
 

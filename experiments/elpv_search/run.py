@@ -26,7 +26,7 @@ from autopv.verify.statistics import compare_arms
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from one_thread import require_one_thread
-from trainers import tiny_trainer
+from trainers import trainer_of_steps
 
 HERE = Path(__file__).parent
 SIZE_PX = 16
@@ -68,7 +68,7 @@ def verify(task: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
     arm, policy, seed = task
     torch.set_num_threads(1)
     material = Material.load(Setup(data="elpv", size_px=SIZE_PX))
-    trainer = tiny_trainer(
+    trainer = trainer_of_steps(
         material.images("train"),
         policy=Policy.from_dict(policy),
         steps=STEPS,

@@ -25,7 +25,7 @@ from autopv.verify.controls import default_controls
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from one_thread import require_one_thread
-from trainers import tiny_trainer
+from trainers import trainer_of_steps
 
 HERE = Path(__file__).parent
 CURVES = HERE / "curves.jsonl"
@@ -61,7 +61,9 @@ def train(task: tuple[str, int, Path]) -> dict[str, Any]:
     torch.set_num_threads(1)
     loaded = material()
     policy = policies()[name]
-    one = tiny_trainer(loaded.images("train"), policy=policy, steps=FULL, seed=seed, execution=Execution(compiled=True))
+    one = trainer_of_steps(
+        loaded.images("train"), policy=policy, steps=FULL, seed=seed, execution=Execution(compiled=True)
+    )
     folder = work / f"{name}-{seed}"
     path = folder / "rows.json"
     rows: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []

@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from autopv.models.base import VideoGenerator, build_model
+from autopv.models.base import build_model
 from autopv.search.environment import environment
 from autopv.training.execution import Execution
 from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
-from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1] / "effect"))  # the policies that every family's study trains with
 from arms import IMAGE_ONLY, arms
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from one_thread import require_one_thread
+from trainers import new_trainer, sampling_flops
 
 HERE = Path(__file__).parent
 SIZE_PX = 16
@@ -40,7 +39,6 @@ POLICIES = ("noise", "blur", "gamma")
 """Of the arms of experiments/effect, beside image-only; all of three frames."""
 CHOICE_SEED = 501
 """Which of the policies is a family's best is decided on this seed; the others tell its excess."""
-NUM_SAMPLED = 8
 
 Job = tuple[str, str, str, int, int, str]
 """Family, preset, arm, seed, steps of `hvae` `tiny` whose compute it gets, path of the row."""
@@ -54,13 +52,11 @@ def train(job: Job) -> None:
     images_NCHW = material.images("train")
     reference = build_model("hvae", preset="tiny", size_px=SIZE_PX, channels=1, num_frames=1, seed=0)
     plan = TrainingPlan.asked(model=family)
-    trainer = Trainer(
-        family,
+    trainer = new_trainer(
+        images_NCHW,
+        model=family,
         preset=preset,
-        size_px=SIZE_PX,
-        channels=images_NCHW.shape[1],
         policy=policy,
-        images_NCHW=images_NCHW,
         plan=replace(plan, total_flops=3 * steps * plan.batch_size * reference.flops()),
         seed=seed,
         execution=Execution(compiled=True),
@@ -80,13 +76,6 @@ def train(job: Job) -> None:
     }
     Path(path_text).write_text(json.dumps(row))
     print(json.dumps(row), flush=True)
-
-
-def sampling_flops(model: VideoGenerator) -> float:
-    """Of one last frame."""
-    with FlopCounterMode(display=False) as counter:
-        model.sample_last_frame(NUM_SAMPLED, generator=torch.Generator().manual_seed(0))
-    return counter.get_total_flops() / NUM_SAMPLED
 
 
 def costs(family: str, preset: str, *, num_frames: int) -> dict[str, Any]:

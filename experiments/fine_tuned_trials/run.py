@@ -8,6 +8,7 @@ import json
 import math
 import multiprocessing
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from autopv.training.execution import Execution
 from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
 from autopv.training.plan import TrainingPlan
-from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1] / "elpv_table"))  # the recorded trials, and how they are compared
 from surrogate import correlation, load, log_excess, mean_log_excess
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from one_thread import require_one_thread
+from trainers import trainer_of_steps
 
 HERE = Path(__file__).parent
 SIZE_PX = 16
@@ -68,21 +69,15 @@ def fine_tune(task: tuple[str, str, int, str]) -> dict[str, Any]:
     material, policy = Material.load(Setup(data="elpv", size_px=SIZE_PX)), Policy.parse(described)
     images_NCHW = material.images("train")
 
-    def trainer(policy: Policy, total_flops: float) -> Trainer:
-        return Trainer(
-            "hvae",
-            preset="tiny",
-            size_px=SIZE_PX,
-            channels=images_NCHW.shape[1],
-            policy=policy,
-            images_NCHW=images_NCHW,
-            # The KL terms are at full weight already.
-            plan=TrainingPlan(total_flops=total_flops, loss_warmup_steps=0),
-            seed=seed,
-            execution=Execution(compiled=True),
-        )
-
-    one = trainer(policy, SHARE * FULL * trainer(Policy.image_only(), 1e15).flops_per_step)
+    one = trainer_of_steps(
+        images_NCHW,
+        policy=policy,
+        steps=SHARE * FULL,
+        seed=seed,
+        # The KL terms are at full weight already.
+        plan=replace(TrainingPlan.asked(model="hvae"), loss_warmup_steps=0),
+        execution=Execution(compiled=True),
+    )
     state, prefix = one.learner.tensors(), f"{policy.num_frames}/"
     for key, value in load_file(trunk_path(Path(work))).items():
         if key.startswith(prefix):

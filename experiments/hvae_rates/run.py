@@ -10,7 +10,7 @@ import multiprocessing
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from autopv.training.execution import Execution
 from autopv.training.material import Material, Setup
 from autopv.training.measure import measure
 from autopv.training.plan import FIRST_KL_SHARE, TrainingPlan
-from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from digits import digits_file
 from one_thread import require_one_thread
+from trainers import trainer_of_steps
 
 HERE = Path(__file__).parent
 SEEDS = (201, 202)
@@ -65,20 +65,15 @@ def trained(images_NCHW: torch.Tensor, *, variant: str, steps: int, seed: int) -
     """The annealed model after so many steps."""
     chosen = VARIANTS[variant]
 
-    def build(total_flops: float) -> Trainer:
-        return Trainer(
-            chosen.model,
-            preset="tiny",
-            size_px=images_NCHW.shape[-1],
-            channels=images_NCHW.shape[1],
-            policy=Policy.image_only(),
-            images_NCHW=images_NCHW,
-            plan=TrainingPlan(total_flops=total_flops, **chosen.plan),
-            seed=seed,
-            execution=Execution(compiled=True),
-        )
-
-    one = build((steps + 0.5) * build(1e15).flops_per_step)
+    one = trainer_of_steps(
+        images_NCHW,
+        model=chosen.model,
+        policy=Policy.image_only(),
+        steps=steps + 0.5,
+        seed=seed,
+        plan=replace(TrainingPlan.asked(model=chosen.model), **chosen.plan),
+        execution=Execution(compiled=True),
+    )
     if chosen.warmup_share is not None:  # beyond the plan's bound of a tenth of the training
         share, learner_step = chosen.warmup_share, one.learner.step
 

@@ -26,11 +26,10 @@ from autopv.policy import Policy
 from autopv.search.environment import environment
 from autopv.training.material import Material, Setup
 from autopv.training.measure import sample_images
-from autopv.training.plan import TrainingPlan
-from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from one_thread import require_one_thread
+from trainers import trainer_of_steps
 
 HERE = Path(__file__).parent
 EXTRACTOR = "lite0"
@@ -56,20 +55,8 @@ def train(job: tuple[int, int, int, str]) -> None:
     loaded = material()
     images_NCHW = loaded.images("train")
 
-    def trainer(plan: TrainingPlan) -> Trainer:
-        return Trainer(
-            "hvae",
-            preset="tiny",
-            size_px=images_NCHW.shape[-1],
-            channels=images_NCHW.shape[1],
-            policy=Policy.image_only(),
-            images_NCHW=images_NCHW,
-            plan=plan,
-            seed=seed,
-        )
-
-    flops_per_step = trainer(TrainingPlan(total_flops=1e15)).flops_per_step
-    model = trainer(TrainingPlan(total_flops=steps * flops_per_step)).annealed_look(1.0)
+    one = trainer_of_steps(images_NCHW, policy=Policy.image_only(), steps=steps, seed=seed)
+    model = one.annealed_look(1.0)
     assert model is not None
     keep(Path(path), sample_images(model, num_images=num_samples, seed=seed))
     print(f"seed {seed}: {num_samples} samples", flush=True)

@@ -29,6 +29,7 @@ from autopv.training.trainer import Trainer
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from one_thread import require_one_thread
+from trainers import new_trainer
 
 HERE = Path(__file__).parent
 SIZE_PX = 16
@@ -55,13 +56,11 @@ def train(job: Job) -> None:
     plan = replace(TrainingPlan.asked(model=family), **candidate.plan)
 
     def trainer(preset: str, total_flops: float) -> Trainer:
-        return Trainer(
-            family,
+        return new_trainer(
+            images_NCHW,
+            model=family,
             preset=preset,
-            size_px=SIZE_PX,
-            channels=images_NCHW.shape[1],
             policy=Policy.image_only(),
-            images_NCHW=images_NCHW,
             plan=replace(plan, total_flops=total_flops),
             seed=seed,
             execution=Execution(compiled=True),

@@ -26,7 +26,7 @@ from autopv.training.measure import measure
 
 sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
 from one_thread import require_one_thread
-from trainers import tiny_trainer
+from trainers import trainer_of_steps
 
 HERE = Path(__file__).parent
 SEEDS = (101, 102)
@@ -60,7 +60,7 @@ def train(job: tuple[str, int, int, str]) -> None:
     arm, seed, steps, work = job
     torch.set_num_threads(1)
     loaded = material()
-    one = tiny_trainer(loaded.images("train"), policy=arms()[arm], steps=steps, seed=seed)
+    one = trainer_of_steps(loaded.images("train"), policy=arms()[arm], steps=steps, seed=seed)
     model = one.annealed_look(1.0)
     assert model is not None
     row = {
