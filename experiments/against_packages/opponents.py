@@ -99,8 +99,10 @@ DIFFUSION_SETTINGS: dict[str, dict[str, Any]] = {
     for size in ("small", "medium")
     for schedule in ("linear", "cosine")
 }
+OUR_SIZE = "as many weights as ours"
+"""For speed.py; not among the settings that are chosen from."""
 DIFFUSION_WIDTHS = {
-    32: {"small": (16, 32, 64), "medium": (32, 64, 64)},
+    32: {"small": (16, 32, 64), "medium": (32, 64, 64), OUR_SIZE: (16, 32, 56)},
     8: {"small": (32, 64), "medium": (64, 128)},
 }
 """Channels at each resolution, by size_px: 32, 16, 8, and 8, 4; attention at the last one, as in diffusers' example."""
