@@ -39,6 +39,7 @@ def _refine() -> dict[str, Candidate]:
         "rate 0.0025": Candidate(preset=tiny, plan={"learning_rate": 2.5e-3}),
         "rate 0.01": Candidate(preset=tiny, plan={"learning_rate": 1e-2}),
         "average over 200 steps": Candidate(preset=tiny, plan={"ema": 0.995}),
+        "widths x 0.5": Candidate(preset=_stages(lambda stage: _widened(stage, 0.5))),
     }
 
 
@@ -55,6 +56,10 @@ def _diffusion() -> dict[str, Candidate]:
         "rate 0.004": Candidate(preset=tiny, plan={"learning_rate": 4e-3}),
         "average over 200 steps": Candidate(preset=tiny, plan={"ema": 0.995}),
         "noise levels as in EDM2": Candidate(preset=tiny, constants={"LOG_LEVEL_MEAN": -0.4, "LOG_LEVEL_SD": 1.0}),
+        "widths 16, 24, 32": Candidate(preset=replace(tiny, widths=(16, 24, 32))),
+        "widths 16, 32, 48, attention at 4 only": Candidate(
+            preset=replace(tiny, widths=(16, 32, 48), attention_side=4)
+        ),
     }
 
 

@@ -123,6 +123,7 @@ def table(title: str, found: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", choices=[[], *CANDIDATES], help="default: all")
+    parser.add_argument("--only", nargs="+", default=[], help="candidates, beside the preset as it is; default: all")
     parser.add_argument("--domains", nargs="+", default=["elpv", "textures"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[301, 302])
     parser.add_argument("--processes", type=int, default=2)
@@ -136,6 +137,8 @@ def main() -> None:
         for seed in options.seeds:
             for family in options.families or CANDIDATES:
                 for number, name in enumerate(CANDIDATES[family]):
+                    if options.only and name not in (AS_IT_IS, *options.only):
+                        continue
                     path = options.work / f"{family}-{number}-{domain}-{seed}.json"
                     jobs.append((family, name, domain, seed, str(path)))
     missing = [job for job in jobs if not Path(job[-1]).exists()]
