@@ -33,8 +33,8 @@ from trainers import new_trainer
 
 HERE = Path(__file__).parent
 SIZE_PX = 16
-STEPS = {"refine": 1800, "diffusion": 1200, "vq": 700}
-"""Of the preset as it is; all candidates get their compute."""
+STEPS = {"hvae": 1800, "refine": 1800, "diffusion": 1200, "vq": 700}
+"""Of the preset as it is; all candidates get their compute, unless they say otherwise."""
 PRESET = "candidate"
 
 Job = tuple[str, str, str, int, str]
@@ -66,7 +66,7 @@ def train(job: Job) -> None:
             execution=Execution(compiled=True),
         )
 
-    one = trainer(PRESET, STEPS[family] * trainer("tiny", 1e15).flops_per_step)
+    one = trainer(PRESET, candidate.compute * STEPS[family] * trainer("tiny", 1e15).flops_per_step)
     started_s = time.process_time()
     model = one.annealed_look(1.0)
     assert model is not None
