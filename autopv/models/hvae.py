@@ -36,7 +36,7 @@ from autopv.models.ladder import (
     rise,
     split_latents,
 )
-from autopv.models.likelihood import build_likelihood
+from autopv.models.likelihood import build_likelihood, pseudo_frame_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class Hvae(VideoGenerator):
         kl_L = torch.stack(rates) / frames[:, -1].numel()
         total = score + self._weighted_rate(kl_L, kl_weight=kl_weight)
         for weight, frame_error in zip(frame_weights_T[:-1], errors, strict=True):
-            total = total + weight * self._frame_score(frame_error, log_scale=log_scale.detach())
+            total = total + weight * self._frame_score(frame_error, log_scale=log_scale)
         terms = {"distortion": score, "rate": kl_L.sum(), "log_scale": log_scale}
         return total, terms | {f"mse_{t + 1}": error for t, error in enumerate((*errors, error))}
 
@@ -174,8 +174,8 @@ class Hvae(VideoGenerator):
         return kl_weight * kl_L.sum()
 
     def _frame_score(self, error: Tensor, *, log_scale: Tensor) -> Tensor:
-        """What a pseudo frame's squared error costs at weight 1: as much as the same error of the image."""
-        return 0.5 * torch.exp(-2 * log_scale) * error
+        """What a pseudo frame's squared error costs at weight 1."""
+        return pseudo_frame_score(error, log_scale=log_scale)
 
     def sample_last_frame(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0

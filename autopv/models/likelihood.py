@@ -154,6 +154,14 @@ def _pick(parts: Tensor, chosen: Tensor) -> Tensor:
     return parts.gather(1, chosen.expand(-1, 1, parts.shape[2], -1, -1))[:, 0]
 
 
+def pseudo_frame_score(error: Tensor, *, log_scale: Tensor) -> Tensor:
+    """What a pseudo frame's mean squared error costs at weight 1: as much as the same error of the image.
+
+    log_scale: of the image's likelihood, as `score` tells it; pseudo frames are held to it and do not move it.
+    """
+    return 0.5 * torch.exp(-2 * log_scale.detach()) * error
+
+
 _LIKELIHOODS: dict[str, type[Gaussian] | type[LogisticMixture]] = {
     "gaussian": Gaussian,
     "logistic_mixture": LogisticMixture,

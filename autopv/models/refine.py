@@ -39,7 +39,7 @@ from autopv.models.ladder import (
     rise,
     split_latents,
 )
-from autopv.models.likelihood import build_likelihood
+from autopv.models.likelihood import build_likelihood, pseudo_frame_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +161,8 @@ class Refine(VideoGenerator):
         score, _, log_scale = self.likelihood.score(canvas, frames[:, -1])
         rate = torch.stack(rates).sum() / frames[:, -1].numel()
         total = score + kl_weight * rate
-        held = 0.5 * torch.exp(-2 * log_scale.detach())
         for weight, error in zip(frame_weights_T[:-1], errors[:-1], strict=True):
-            total = total + weight * held * error
+            total = total + weight * pseudo_frame_score(error, log_scale=log_scale)
         terms = {"distortion": score, "rate": rate, "log_scale": log_scale}
         return total, terms | {f"mse_{t + 1}": error for t, error in enumerate(errors)}
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from autopv.errors import ModelError
 from autopv.models.base import VideoGenerator, register_model
 from autopv.models.ladder import Stage
-from autopv.models.likelihood import build_likelihood
+from autopv.models.likelihood import build_likelihood, pseudo_frame_score
 from autopv.models.priors import PRIORS, Drawing, Tokens
 from autopv.models.sampling import Sampling
 from autopv.models.tokeniser import Tokeniser
@@ -162,10 +162,9 @@ class Vq(VideoGenerator):
         rates_T = rates_T * (self.tokeniser.num_tokens / frames[0, 0].numel())
         total = score + kl_weight * (frame_weights_T * rates_T).sum()
         terms = {"distortion": score, "rate": rates_T[-1], "log_scale": log_scale}
-        held = 0.5 * torch.exp(-2 * log_scale.detach())
         for t in range(num_frames - 1):
             error = F.mse_loss(decoded[:, t], frames[:, t])
-            total = total + frame_weights_T[t] * held * error
+            total = total + frame_weights_T[t] * pseudo_frame_score(error, log_scale=log_scale)
             terms |= {f"mse_{t + 1}": error, f"rate_{t + 1}": rates_T[t]}
         return total, terms
 

@@ -97,7 +97,6 @@ def _vq() -> dict[str, Candidate]:
         "4 tokens a side, 1000 codes": Candidate(preset=replace(tiny, token_side=4, levels=(8, 5, 5, 5))),
         "rate 0.001": Candidate(preset=tiny, plan={"learning_rate": 1e-3}),
         "rate 0.004": Candidate(preset=tiny, plan={"learning_rate": 4e-3}),
-        "width 48": Candidate(preset=replace(tiny, width=48)),
         "width 32": Candidate(preset=replace(tiny, width=32)),
     }
 
