@@ -42,6 +42,7 @@ def _hvae() -> dict[str, Candidate]:
         "widths x 0.75": _widened(tiny, 0.75),
         "widths x 1.5": _widened(tiny, 1.5),
         "1.8 times the compute": Candidate(preset=tiny, compute=1.8),
+        "batches of 16": Candidate(preset=tiny, plan={"batch_size": 16}),
     }
 
 
@@ -60,6 +61,7 @@ def _refine() -> dict[str, Candidate]:
         "average over 200 steps": Candidate(preset=tiny, plan={"ema": 0.995}),
         "widths x 0.5": _widened(tiny, 0.5),
         "1.8 times the compute": Candidate(preset=tiny, compute=1.8),
+        "batches of 16": Candidate(preset=tiny, plan={"batch_size": 16}),
     }
 
 
@@ -81,6 +83,7 @@ def _diffusion() -> dict[str, Candidate]:
             preset=replace(tiny, widths=(16, 32, 48), attention_side=4)
         ),
         "1.5 times the compute": Candidate(preset=tiny, compute=1.5),
+        "batches of 16": Candidate(preset=tiny, plan={"batch_size": 16}),
     }
 
 

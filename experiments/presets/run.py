@@ -53,20 +53,21 @@ def train(job: Job) -> None:
         setattr(module, constant, value)
     material = Material.load(Setup(data=domain, size_px=SIZE_PX))
     images_NCHW = material.images("train")
-    plan = replace(TrainingPlan.asked(model=family), **candidate.plan)
+    usual = TrainingPlan.asked(model=family)
 
-    def trainer(preset: str, total_flops: float) -> Trainer:
+    def trainer(preset: str, plan: TrainingPlan) -> Trainer:
         return new_trainer(
             images_NCHW,
             model=family,
             preset=preset,
             policy=Policy.image_only(),
-            plan=replace(plan, total_flops=total_flops),
+            plan=plan,
             seed=seed,
             execution=Execution(compiled=True),
         )
 
-    one = trainer(PRESET, candidate.compute * STEPS[family] * trainer("tiny", 1e15).flops_per_step)
+    total_flops = candidate.compute * STEPS[family] * trainer("tiny", usual).flops_per_step
+    one = trainer(PRESET, replace(usual, total_flops=total_flops, **candidate.plan))
     started_s = time.process_time()
     model = one.annealed_look(1.0)
     assert model is not None
