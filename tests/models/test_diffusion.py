@@ -19,14 +19,14 @@ from autopv.training.plan import TrainingPlan
 
 class TestDiffusion(ModelSuite):
     model = "diffusion"
-    num_learning_steps = 80
+    num_learning_steps = 130
     num_class_steps = 50
 
 
 class TestDiffusionInColour(ModelSuite):
     model = "diffusion"
     channels = 3
-    num_learning_steps = 80
+    num_learning_steps = 130
     num_class_steps = 50
 
 
@@ -132,10 +132,10 @@ def test_two_kinds_of_images_come_as_often_as_in_the_data() -> None:
     model = build(size_px=8)
     learner = Learner(model, plan=TrainingPlan(total_flops=1e9))
     draw = generator(3)
-    for step in range(160):
+    for step in range(320):
         bright = torch.rand(32, 1, 1, 1, 1, generator=draw) < 0.25
         frames = torch.where(bright, 0.8, 0.2) + 0.05 * torch.rand(32, 1, 1, 8, 8, generator=draw)
-        rate = 3e-3 * min(1.0, (160 - step) / 60)
+        rate = 6e-3 * min(1.0, (320 - step) / 120)
         learner.step(frames, frame_weights_T=[1.0], kl_weight=1.0, learning_rate=rate, generator=generator(step))
     means = learner.averaged_model().sample_last_frame(400, generator=generator()).mean((1, 2, 3))
     bright_share = float((means > 0.65).float().mean())
