@@ -61,8 +61,8 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    # Measured at 16 px: with EDM's range 14 steps do worse than 9 with this one. Wider networks get less far in the same
-    # time (experiments/presets).
+    # Measured at 16 px: with EDM's range 14 steps do worse than 9 with this one. Wider networks get less far in the
+    # same time (experiments/presets).
     "tiny": Preset(
         sizes_px=(16, 8, 32),
         widths=(16, 32, 48),
