@@ -108,6 +108,9 @@ def told(rows: Sequence[dict[str, Any]], *, floor: float) -> list[dict[str, Any]
                     "policy": arm,
                     "excess": values,
                     "mean": math.exp(statistics.fmean(map(math.log, values))),
+                    "cpu_s": statistics.fmean(
+                        r["cpu_s"] for r in rows if (r["family"], r["arm"]) == (family, arm) and r["seed"] in seeds
+                    ),
                     **{key: own[key] for key in ("steps", "weights", "sampling_mflops")},
                 }
             )
@@ -141,16 +144,17 @@ def main() -> None:
     floor = Material.load(Setup(data="elpv", size_px=SIZE_PX)).floor("search")
     found = told(rows, floor=floor)
     lines = [
-        "| family | policy | excess | by seed | training steps | weights | training steps/s | peak MiB | images/s | "
-        "MFLOPs an image |",
-        "|" + "---|" * 10,
+        "| family | policy | excess | by seed | CPU s | training steps | weights | training steps/s | peak MiB | "
+        "images/s | MFLOPs an image |",
+        "|" + "---|" * 11,
     ]
     for row in found:
         num_frames = arms()[row["policy"]].num_frames
         family, preset = row["family"].split()
         row["cost"] = costs(family, preset, num_frames=num_frames)
         by_seed = ", ".join(f"{value:.0f}" for value in row["excess"])
-        cells = [row["family"], row["policy"], f"{row['mean']:.0f}", by_seed, f"{row['steps']:,}"]
+        cells = [row["family"], row["policy"], f"{row['mean']:.0f}", by_seed]
+        cells += [f"{row['cpu_s']:.0f}", f"{row['steps']:,}"]
         cells += [f"{row['weights'] / 1e6:.2f} M", f"{row['cost']['steps_per_s']:.1f}", str(row["cost"]["peak_mib"])]
         lines.append(
             "| " + " | ".join([*cells, str(row["cost"]["samples_per_s"]), f"{row['sampling_mflops']:.0f}"]) + " |"
