@@ -1,5 +1,6 @@
 """The trainers and the count of sampling that experiments share."""
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -69,6 +70,8 @@ def trainer_of_steps(
 
 def sampling_flops(model: VideoGenerator) -> float:
     """Of one last frame, counted by torch."""
+    # The counter cannot follow weights that could be learnt through sampling, which keeps no gradients.
+    model = copy.deepcopy(model).requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         model.sample_last_frame(NUM_SAMPLED, generator=torch.Generator().manual_seed(0))
     return counter.get_total_flops() / NUM_SAMPLED
