@@ -84,6 +84,8 @@ _PYRAMIDS = tuple(f"pyramid-w{weight:g}" for weight in PYRAMID_WEIGHTS)
 _DIGITS_KL = (IMAGE_ONLY, "pyramid-w0.06", "erase", "noise")
 _FAMILIES = (IMAGE_ONLY, "noise", "blur", "erase", "gamma", "gamma-w.3", "random-2")
 """Of other families; all of three frames, since a refining generator pays for each."""
+_WEIGHTS = ("gamma-T2", "gamma-w.01", "pyramid-w0.06", "pyramid-w1")
+_LEADERS = ("blur", "pyramid-w0.06", "pyramid-w1")
 _FOUR_SEEDS = (201, 202, 203, 204)
 _LONG = (IMAGE_ONLY, "gamma", "blur")
 _FEW = (IMAGE_ONLY, "gamma", "noise")
@@ -131,6 +133,13 @@ def jobs() -> dict[str, list[Job]]:
             job
             for arm, variant in (("gamma-w.3", "own"), ("gamma", "early"), (IMAGE_ONLY, "mixture"))
             for job in each((arm,), seeds=SEEDS[:2], variant=variant, looks=(1.0, 3.0))
+        ],
+        # Why other families do not gain: fewer frames, other weights, frames at the levels' own resolutions.
+        "refine-why": each(_WEIGHTS, seeds=SEEDS[:2], variant="refine", looks=(1.0, 3.0)),
+        "diffusion-why": [
+            *each(_WEIGHTS, seeds=SEEDS[:2], variant="diffusion", looks=(1.0, 3.0)),
+            *each(_LEADERS, seeds=SEEDS[:2], variant="leading", looks=(1.0, 3.0)),
+            *each(_LEADERS, seeds=SEEDS[:2], variant="higher", looks=(1.0, 3.0)),
         ],
         # The other families, one seed after the other.
         **{

@@ -48,9 +48,10 @@ class Recorded:
             job = record["job"]
             domain, arm = job["domain"], job["arm"]
             self.sampled.add((job["variant"], arm))
-            if VARIANTS[job["variant"]].own_reference:
-                domain += f", {job['variant']}"
-            elif job["variant"]:
+            reference = VARIANTS[job["variant"]].reference
+            if reference:
+                domain += f", {reference}"
+            if job["variant"] != reference:
                 arm += f" ({job['variant']})"
             self.data[domain] = job["domain"]
             key = (domain, job["num_images"], arm, job["seed"])
