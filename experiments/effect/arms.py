@@ -138,8 +138,11 @@ def jobs() -> dict[str, list[Job]]:
         "refine-why": each(_WEIGHTS, seeds=SEEDS[:2], variant="refine", looks=(1.0, 3.0)),
         "diffusion-why": [
             *each(_WEIGHTS, seeds=SEEDS[:2], variant="diffusion", looks=(1.0, 3.0)),
-            *each(_LEADERS, seeds=SEEDS[:2], variant="leading", looks=(1.0, 3.0)),
-            *each(_LEADERS, seeds=SEEDS[:2], variant="higher", looks=(1.0, 3.0)),
+            *[
+                job
+                for variant in ("leading", "higher", "read off")
+                for job in each(_LEADERS, seeds=SEEDS[:2], variant=variant, looks=(1.0, 3.0))
+            ],
         ],
         # The other families, one seed after the other.
         **{
