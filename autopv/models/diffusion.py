@@ -1,8 +1,12 @@
-"""A diffusion model of whole pseudo videos in pixel space: frames are channels, denoised together.
+"""A diffusion model of images in pixel space that tells the frames of a pseudo video beside, or makes them all.
 
-With one frame it is the EDM image model. With more, the corrupted frames are further channels of the same network:
-while the image is still noise, they say what it will be. All frames share one noise level and are sampled together;
-the last one needs the others, and they cost the wider first and last convolution (`flops_per_image`), not a pass each.
+With one frame it is the EDM image model. With more, the image alone is noised and denoised, and the same network tells
+from it what the corrupted frames are: they supervise every noise level, and since sampling never looks at them it costs
+what one frame costs but for a wider last convolution, and their errors cannot spoil the image. Told frames are what is
+expected of them given the image, so without the chance that a corruption may hold.
+
+The presets `-joint` model whole videos instead: all frames are channels that share one noise level and are denoised
+together. That is the usual video model, and did harm wherever it was tried (experiments/effect).
 
 Source: Karras et al., arXiv 2206.00364 (EDM: preconditioning, table 1; loss, eq. 8; schedule, eq. 5; Heun's method with
 churn, algorithm 2); Dhariwal and Nichol, arXiv 2105.05233 (U-Net of residual blocks with scale and shift, attention at
@@ -14,7 +18,7 @@ of a batch are stratified, so that a small batch covers them all; a guidance of 
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -48,7 +52,7 @@ class Preset:
 
     num_blocks: residual blocks per resolution, on the way down and up alike. attention_side: attention follows every
     block at this many features a side and fewer. num_steps: of the sampler, two passes each but for the last, from the
-    highest noise level to the lowest.
+    highest noise level to the lowest. joint: all frames are noised and denoised, not the image alone.
     """
 
     sizes_px: tuple[int, ...]
@@ -58,6 +62,7 @@ class Preset:
     num_steps: int = 18
     highest: float = 80.0
     lowest: float = 0.002
+    joint: bool = False
 
 
 PRESETS: dict[str, Preset] = {
@@ -75,6 +80,7 @@ PRESETS: dict[str, Preset] = {
     "small": Preset(sizes_px=(64, 32), widths=(96, 192, 256, 256), num_blocks=2, attention_side=16),
     "base": Preset(sizes_px=(128, 64, 256), widths=(128, 128, 256, 384, 512), num_blocks=2, attention_side=16),
 }
+PRESETS |= {f"{name}-joint": replace(preset, joint=True) for name, preset in PRESETS.items()}
 
 
 class Residual(nn.Module):
@@ -132,9 +138,9 @@ class Attention(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """The U-Net: noisy channels, the logarithm of their noise level, and perhaps labels -> as many channels."""
+    """The U-Net: noisy channels, the logarithm of their noise level, and perhaps labels -> the frames' channels."""
 
-    def __init__(self, preset: Preset, *, size_px: int, num_channels: int, num_classes: int = 0) -> None:
+    def __init__(self, preset: Preset, *, size_px: int, enters: int, leaves: int, num_classes: int = 0) -> None:
         super().__init__()
         widths = preset.widths
         self.embedded = 4 * widths[0]
@@ -143,27 +149,27 @@ class Denoiser(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(2 * _NUM_WAVES, self.embedded), nn.SiLU(), nn.Linear(self.embedded, self.embedded), nn.SiLU()
         )
-        self.enter = nn.Conv2d(num_channels, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(enters, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
 
-        def block(enters: int, leaves: int, depth: int) -> Residual:
+        def block(width: int, next_width: int, depth: int) -> Residual:
             side = size_px >> depth
             attends = side <= preset.attention_side
-            return Residual(enters, leaves, side=side, embedded=self.embedded, attention=attends)
+            return Residual(width, next_width, side=side, embedded=self.embedded, attention=attends)
 
         width, kept = widths[0], []
-        for depth, leaves in enumerate(widths):
+        for depth, next_width in enumerate(widths):
             for _ in range(preset.num_blocks):
-                self.down.append(block(width, leaves, depth))
-                width = leaves
+                self.down.append(block(width, next_width, depth))
+                width = next_width
                 kept.append(width)
         self.middle = block(width, width, len(widths) - 1)
-        for depth, leaves in reversed(list(enumerate(widths))):
+        for depth, next_width in reversed(list(enumerate(widths))):
             for _ in range(preset.num_blocks):
-                self.up.append(block(width + kept.pop(), leaves, depth))
-                width = leaves
+                self.up.append(block(width + kept.pop(), next_width, depth))
+                width = next_width
         self.norm = _norm(width)
-        self.leave = nn.Conv2d(width, num_channels, 3, padding=1)
+        self.leave = nn.Conv2d(width, leaves, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
         # Last, so that all other weights start as they do without classes.
@@ -213,12 +219,14 @@ class Diffusion(VideoGenerator):
     def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int, num_classes: int = 0) -> None:
         shape = {"size_px": size_px, "channels": channels, "num_frames": num_frames}
         super().__init__(preset=preset, **shape, num_classes=num_classes)
-        num_channels = num_frames * channels
-        self.denoiser = Denoiser(PRESETS[preset], size_px=size_px, num_channels=num_channels, num_classes=num_classes)
+        # The last channels of a video's are noised and denoised, those before them are told.
+        self.num_noised = num_frames * channels if PRESETS[preset].joint else channels
+        ends = {"enters": self.num_noised, "leaves": num_frames * channels}
+        self.denoiser = Denoiser(PRESETS[preset], size_px=size_px, **ends, num_classes=num_classes)
         self.sampling: Sampling = Sampling(num_steps=PRESETS[preset].num_steps)
 
     def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """`level` (N,): standard normal, one from each of N equally likely parts; `pixels` (N, T C, H, W).
+        """`level` (N,): standard normal, one from each of N equally likely parts; `pixels` (N, channels noised, H, W).
 
         With classes also `known` (N,), uniform: below UNLABELLED_SHARE an image's class is left out.
         """
@@ -226,7 +234,7 @@ class Diffusion(VideoGenerator):
         order_N = torch.rand(num_images, generator=generator, device=device).argsort()
         within_N = torch.rand(num_images, generator=generator, device=device)
         share_N = ((order_N + within_N) / num_images).clamp(1e-6, 1 - 1e-6)
-        shape = (num_images, self.num_frames * self.channels, self.size_px, self.size_px)
+        shape = (num_images, self.num_noised, self.size_px, self.size_px)
         noise = {
             "level": math.sqrt(2) * torch.erfinv(2 * share_N - 1),
             "pixels": torch.randn(shape, generator=generator, device=device),
@@ -244,16 +252,24 @@ class Diffusion(VideoGenerator):
         kl_weight: Tensor,
         labels_B: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """EDM's weighted squared error (eq. 8), of each frame at its weight; there is no KL term to weigh."""
+        """EDM's weighted squared error (eq. 8), of each frame at its weight; there is no KL term to weigh.
+
+        The error of a frame that is told counts as the image's in nothing but noise, at every level: the weight of
+        little noise is for errors that vanish with it, which those of a told frame need not.
+        """
         del kl_weight
         clean = (frames_BTCHW * 2 - 1).flatten(1, 2)
         level_B = torch.exp(LOG_LEVEL_MEAN + LOG_LEVEL_SD * noise["level"])
         if labels_B is not None:
             labels_B = torch.where(noise["known"] < UNLABELLED_SHARE, UNLABELLED, labels_B)
-        denoised = self._denoise(clean + level_B[:, None, None, None] * noise["pixels"], level_B, labels_B)
-        importance_B = (level_B.square() + DATA_SD**2) / (level_B * DATA_SD).square()
-        errors_BT = (denoised - clean).square().reshape(len(clean), self.num_frames, -1).mean(2)
-        errors_T = (importance_B[:, None] * errors_BT).mean(0)
+        noisy = clean[:, -self.num_noised :] + level_B[:, None, None, None] * noise["pixels"]
+        frames = self._denoise(noisy, level_B, labels_B)
+        errors_BT = (frames - clean).square().reshape(len(clean), self.num_frames, -1).mean(2)
+        importance_B1 = ((level_B.square() + DATA_SD**2) / (level_B * DATA_SD).square())[:, None]
+        num_noised = self.num_noised // self.channels
+        told_BT = torch.full_like(errors_BT[:, num_noised:], DATA_SD**-2)
+        importance_BT = torch.cat([told_BT, importance_B1.expand(-1, num_noised)], 1)
+        errors_T = (importance_BT * errors_BT).mean(0)
         terms = {f"error_{t + 1}": error for t, error in enumerate(errors_T.unbind())}
         return (frame_weights_T * errors_T).sum(), terms
 
@@ -261,7 +277,7 @@ class Diffusion(VideoGenerator):
     def sample_frames(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
-        """All frames at once, by Heun's method with `sampling.num_steps` steps (EDM, algorithm 2).
+        """Heun's method, `sampling.num_steps` steps (EDM, algorithm 2); frames are told as the last pass tells them.
 
         `temperature` scales the noise that sampling starts from and adds.
 
@@ -271,10 +287,13 @@ class Diffusion(VideoGenerator):
         self.check_guidance()
         labels_B = self.labels_to_sample(labels, num_images=num_images, generator=generator)
         num_steps, churn = self.sampling.num_steps, self.sampling.churn
-        shape = (num_images, self.num_frames * self.channels, self.size_px, self.size_px)
+        shape = (num_images, self.num_noised, self.size_px, self.size_px)
 
         def noise() -> Tensor:
             return temperature * torch.randn(shape, generator=generator, device=self.device)
+
+        def noised(frames: Tensor) -> Tensor:
+            return frames[:, -self.num_noised :]
 
         levels = [*_levels(PRESETS[self.preset], num_steps=num_steps), 0.0]
         x = levels[0] * noise()
@@ -283,19 +302,21 @@ class Diffusion(VideoGenerator):
                 raised = level * (1 + min(churn / num_steps, math.sqrt(2) - 1))
                 x = x + math.sqrt(raised**2 - level**2) * CHURN_NOISE * noise()
                 level = raised
-            slope = (x - self._denoise_at(x, level, labels_B)) / level
+            frames = self._denoise_at(x, level, labels_B)
+            slope = (x - noised(frames)) / level
             ahead = x + (following - level) * slope
             if following > 0:
-                slope = 0.5 * slope + 0.5 * (ahead - self._denoise_at(ahead, following, labels_B)) / following
+                slope = 0.5 * slope + 0.5 * (ahead - noised(self._denoise_at(ahead, following, labels_B))) / following
                 ahead = x + (following - level) * slope
             x = ahead
-        return ((x.reshape(num_images, self.num_frames, self.channels, *shape[2:]) + 1) / 2).clamp(0, 1)
+        frames = torch.cat([frames[:, : -self.num_noised], x], 1)
+        return ((frames.reshape(num_images, self.num_frames, self.channels, *shape[2:]) + 1) / 2).clamp(0, 1)
 
     def flops(self) -> float:
         return self.denoiser.flops()
 
     def _denoise_at(self, x: Tensor, level: float, labels_B: Tensor | None) -> Tensor:
-        """What is clean at one level, guided (Ho and Salimans, eq. 6, for denoised images instead of noise)."""
+        """All frames' channels at one level, guided (Ho and Salimans, eq. 6, for denoised images instead of noise)."""
         level_B = x.new_full((len(x),), level)
         denoised = self._denoise(x, level_B, labels_B)
         guidance = self.sampling.guidance
@@ -304,13 +325,13 @@ class Diffusion(VideoGenerator):
         return torch.lerp(self._denoise(x, level_B, torch.full_like(labels_B, UNLABELLED)), denoised, guidance)
 
     def _denoise(self, noisy: Tensor, level_B: Tensor, labels_B: Tensor | None) -> Tensor:
-        """What the clean channels are expected to be (EDM, eq. 7)."""
+        """All frames' channels: those told, and what the clean ones of those noised are expected to be (EDM, eq. 7)."""
         total = (level_B.square() + DATA_SD**2).rsqrt()
         condition = () if labels_B is None else (labels_B,)
         passed = self.denoiser(noisy * total[:, None, None, None], level_B.log() / 4, *condition).float()
         skip, out = DATA_SD**2 * total.square(), level_B * DATA_SD * total
-        denoised: Tensor = skip[:, None, None, None] * noisy + out[:, None, None, None] * passed
-        return denoised
+        denoised = skip[:, None, None, None] * noisy + out[:, None, None, None] * passed[:, -self.num_noised :]
+        return torch.cat([passed[:, : -self.num_noised], denoised], 1)
 
 
 def _levels(preset: Preset, *, num_steps: int) -> list[float]:

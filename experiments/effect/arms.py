@@ -140,18 +140,18 @@ def jobs() -> dict[str, list[Job]]:
             *each(_WEIGHTS, seeds=SEEDS[:2], variant="diffusion", looks=(1.0, 3.0)),
             *[
                 job
-                for variant in ("leading", "higher", "read off")
+                for variant in ("leading", "higher", "told")
                 for job in each(_LEADERS, seeds=SEEDS[:2], variant=variant, looks=(1.0, 3.0))
             ],
         ],
         # Pseudo frames that diffusion only tells: more seeds, and a training three times as long.
-        "diffusion-read-off": [
+        "diffusion-told": [
             *each((IMAGE_ONLY,), seeds=_FOUR_SEEDS, variant="diffusion", looks=(1.0, 3.0)),
-            *each(("blur", "pyramid-w0.06"), seeds=_FOUR_SEEDS, variant="read off", looks=(1.0, 3.0)),
+            *each(("blur", "pyramid-w0.06"), seeds=_FOUR_SEEDS, variant="told", looks=(1.0, 3.0)),
         ],
         "diffusion-long": [
             *each((IMAGE_ONLY,), seeds=SEEDS[:2], variant="diffusion", looks=(1.0, 3.0, 9.0)),
-            *each(("pyramid-w0.06",), seeds=SEEDS[:2], variant="read off", looks=(1.0, 3.0, 9.0)),
+            *each(("pyramid-w0.06",), seeds=SEEDS[:2], variant="told", looks=(1.0, 3.0, 9.0)),
         ],
         # The other families, one seed after the other.
         **{

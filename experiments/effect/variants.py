@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autopv.models.base import register_model
 from autopv.models.diffusion import DATA_SD, LOG_LEVEL_MEAN, LOG_LEVEL_SD, Diffusion
@@ -93,52 +93,6 @@ class LeadingFrames(Diffusion):
         return DATA_SD**2 * total.square() * noisy + level_BK * DATA_SD * total * passed
 
 
-@register_model("diffusion-read-off")
-class ReadOff(Diffusion):
-    """Only the image is noised and denoised; pseudo frames are told from it beside, as a VAE's levels tell them.
-
-    Sampling never looks at them, so their errors cannot spoil the image.
-    """
-
-    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int, num_classes: int = 0) -> None:
-        shape = {"size_px": size_px, "channels": channels, "num_frames": num_frames}
-        super().__init__(preset=preset, **shape, num_classes=num_classes)
-        enter = self.denoiser.enter
-        self.denoiser.enter = nn.Conv2d(channels, enter.out_channels, 3, padding=1).to(
-            memory_format=torch.channels_last
-        )
-
-    def loss_terms(
-        self,
-        frames_BTCHW: Tensor,
-        *,
-        frame_weights_T: Tensor,
-        noise: Mapping[str, Tensor],
-        kl_weight: Tensor,
-        labels_B: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        del kl_weight
-        clean = (frames_BTCHW * 2 - 1).flatten(1, 2)
-        level_B = torch.exp(LOG_LEVEL_MEAN + LOG_LEVEL_SD * noise["level"])
-        denoised = self._denoise(clean + level_B[:, None, None, None] * noise["pixels"], level_B, labels_B)
-        errors_BT = (denoised - clean).square().reshape(len(clean), self.num_frames, -1).mean(2)
-        # What cannot be told must not count ever more: a pseudo frame's error counts as the image's in all that noise.
-        importance_B = (level_B.square() + DATA_SD**2) / (level_B * DATA_SD).square()
-        importance_BT = torch.full_like(errors_BT, DATA_SD**-2)
-        importance_BT = torch.cat([importance_BT[:, :-1], importance_B[:, None]], 1)
-        errors_T = (importance_BT * errors_BT).mean(0)
-        return (frame_weights_T * errors_T).sum(), {f"error_{t + 1}": e for t, e in enumerate(errors_T.unbind())}
-
-    def _denoise(self, noisy: Tensor, level_B: Tensor, labels_B: Tensor | None) -> Tensor:
-        image = noisy[:, -self.channels :]
-        total = (level_B.square() + DATA_SD**2).rsqrt()[:, None, None, None]
-        condition = () if labels_B is None else (labels_B,)
-        passed = self.denoiser(image * total, level_B.log() / 4, *condition).float()
-        out = level_B[:, None, None, None] * DATA_SD * total
-        denoised = DATA_SD**2 * total.square() * image + out * passed[:, -self.channels :]
-        return torch.cat([passed[:, : -self.channels], denoised], 1)
-
-
 @dataclass(frozen=True)
 class Variant:
     """A model's registered name and preset, and what of the plan differs from its defaults."""
@@ -154,7 +108,7 @@ class Variant:
 PRESETS["tiny-mixture"] = replace(PRESETS["tiny"], likelihood="logistic_mixture")
 PRESETS["tiny-early"] = replace(PRESETS["tiny"], frame_levels=0.4)
 # The first of three frames starts from as much noise as it does otherwise.
-DIFFUSION_PRESETS["tiny-wide-range"] = replace(DIFFUSION_PRESETS["tiny"], highest=80.0)
+DIFFUSION_PRESETS["tiny-wide-range"] = replace(DIFFUSION_PRESETS["tiny-joint"], highest=80.0)
 Diffusion.preset_sizes_px = {name: preset.sizes_px for name, preset in DIFFUSION_PRESETS.items()}
 Hvae.preset_sizes_px = {name: preset.sizes_px for name, preset in PRESETS.items()}
 
@@ -165,12 +119,12 @@ VARIANTS = {
     "early": Variant(preset="tiny-early"),
     "KL 2": Variant(plan={"kl_weight": 2.0}, reference="KL 2"),
     "refine": Variant(model="refine", reference="refine"),
-    "diffusion": Variant(model="diffusion", reference="diffusion"),
+    "diffusion": Variant(model="diffusion", preset="tiny-joint", reference="diffusion"),
     "vq": Variant(model="vq", reference="vq"),
-    "higher": Variant(model="diffusion-higher-levels", reference="diffusion"),
-    "read off": Variant(model="diffusion-read-off", reference="diffusion"),
+    "higher": Variant(model="diffusion-higher-levels", preset="tiny-joint", reference="diffusion"),
+    "told": Variant(model="diffusion", reference="diffusion"),
     "leading": Variant(model="diffusion-leading-frames", preset="tiny-wide-range", reference="diffusion"),
 }
 """By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image; KL
-terms that count twice; the other families; diffusion with more noise, with pseudo frames that it does
-not look at, and with less noise in them."""
+terms that count twice; the other families; diffusion with more noise, with pseudo frames that
+are only told, and with less noise in them."""

@@ -30,6 +30,13 @@ class TestDiffusionInColour(ModelSuite):
     num_class_steps = 50
 
 
+class TestDiffusionJoint(ModelSuite):
+    model = "diffusion"
+    preset = "tiny-joint"
+    num_learning_steps = 130
+    num_class_steps = 50
+
+
 def build(*, num_frames: int = 1, size_px: int = 16, preset: str = "tiny", channels: int = 1) -> Diffusion:
     model = build_model("diffusion", preset=preset, size_px=size_px, channels=channels, num_frames=num_frames, seed=0)
     assert isinstance(model, Diffusion)
@@ -58,7 +65,7 @@ class Ideal(torch.nn.Module):
 
 @pytest.mark.parametrize("churn", [0.0, 20.0])
 def test_with_the_ideal_denoiser_it_samples_the_distribution(churn: float) -> None:
-    model = build(num_frames=2)
+    model = build(num_frames=2, preset="tiny-joint")
     model.denoiser = Ideal(mean=0.2, sd=0.1)  # type: ignore[assignment]
     model.sampling = Sampling(num_steps=40, churn=churn)
     frames = model.sample_frames(400, generator=generator()) * 2 - 1
@@ -92,6 +99,47 @@ def test_an_untrained_network_costs_about_one_whatever_the_noise() -> None:
         assert float(loss.detach()) == pytest.approx(1.0, rel=0.05)
 
 
+def test_what_is_told_of_pseudo_frames_reaches_no_image() -> None:
+    """With one network for all of it, sampling an image looks at nothing that was said of the other frames."""
+    model = build(num_frames=3)
+    leave = model.denoiser.leave
+    torch.nn.init.normal_(leave.weight, std=0.1, generator=generator(1))
+    before = model.sample_frames(4, generator=generator())
+    with torch.no_grad():
+        leave.weight[:2] += 0.1
+    after = model.sample_frames(4, generator=generator())
+    assert torch.equal(before[:, -1], after[:, -1])
+    assert not torch.equal(before[:, 0], after[:, 0])
+    assert torch.equal(model.sample_last_frame(4, generator=generator()), after[:, -1])
+
+
+def test_a_frame_that_cannot_be_told_counts_alike_at_every_noise_level() -> None:
+    """Its error stays where the image's vanishes with the noise, so it must not count as the image's there."""
+    model = build(num_frames=2)
+    frames = ((DATA_SD * torch.randn(500, 2, 1, 16, 16, generator=generator(1))) + 1) / 2
+    for level in (-4.0, 0.0, 2.0):
+        noise = {**model.draw_noise(500, generator=generator(2)), "level": torch.full((500,), level)}
+        weights = torch.tensor([1.0, 0.0])
+        loss = model.loss_terms(frames, frame_weights_T=weights, noise=noise, kl_weight=torch.ones(()))[0]
+        assert float(loss.detach()) == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.slow
+def test_frames_are_told_from_the_image() -> None:
+    """The first frame is the image's negative: of images of which half are bright it is told after some steps."""
+    model = build(num_frames=2, size_px=8)
+    learner = Learner(model, plan=TrainingPlan(total_flops=1e9))
+    draw = generator(3)
+    for step in range(200):
+        bright = torch.rand(32, 1, 1, 1, 1, generator=draw) < 0.5
+        image = torch.where(bright, 0.8, 0.2).expand(-1, -1, -1, 8, 8)
+        frames = torch.cat([1 - image, image], 1)
+        learner.step(frames, frame_weights_T=[1.0, 1.0], kl_weight=1.0, learning_rate=3e-3, generator=generator(step))
+    told = learner.averaged_model().sample_frames(100, generator=generator()).mean((2, 3, 4))
+    assert float((told[:, 0] + told[:, 1] - 1).abs().mean()) < 0.1
+    assert float(told[:, 1].std()) > 0.2
+
+
 def test_the_noise_levels_of_a_batch_cover_the_normal_distribution() -> None:
     levels = build().draw_noise(64, generator=generator())["level"].sort().values
     quantiles = torch.special.ndtri((torch.arange(64) + 0.5) / 64)
@@ -108,11 +156,12 @@ def test_each_frame_counts_at_its_weight_and_the_last_at_1() -> None:
 
 
 def test_more_frames_cost_little_to_sample() -> None:
-    """The mission's claim, family by family: here the wider ends of the network, in every pass."""
+    """The mission's claim, family by family: here the wider last convolution, and where frames are joint the first."""
     for preset, size_px in (("tiny", 16), ("small", 64), ("base", 128)):
-        with torch.device("meta"):
-            model = build(preset=preset, size_px=size_px, channels=3)
-        assert model.flops_per_image(8) < 1.25 * model.flops_per_image(1)
+        for kind, most in (("", 1.12), ("-joint", 1.25)):
+            with torch.device("meta"):
+                model = build(preset=preset + kind, size_px=size_px, channels=3)
+            assert model.flops_per_image(8) < most * model.flops_per_image(1)
 
 
 def test_its_sampler_can_be_set_and_refuses_what_makes_no_sense() -> None:
