@@ -33,7 +33,8 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="hvae",
         metavar="M",
-        help="generator family: hvae, diffusion, refine, or one of an installed package (`autopv doctor` lists them)",
+        help="generator family: hvae (the default: the one that corruptions were seen to help), diffusion (the best "
+        "images in the same time, slow to sample), refine, vq, or one of an installed package (see `autopv doctor`)",
     )
     parser.add_argument(
         "--classes",
@@ -44,7 +45,8 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         metavar="P",
-        help="size of the model: tiny, small or base; those of other packages have their own; default: the smallest",
+        help="size of the model: tiny, small or base; diffusion has -joint and vq has -masked ones beside, other "
+        "packages have their own; default: the smallest",
     )
     parser.add_argument(
         "--metric",
