@@ -102,7 +102,7 @@ DIFFUSION_SETTINGS: dict[str, dict[str, Any]] = {
 OUR_SIZE = "as many weights as ours"
 """For speed.py; not among the settings that are chosen from."""
 DIFFUSION_WIDTHS = {
-    32: {"small": (16, 32, 64), "medium": (32, 64, 64), OUR_SIZE: (16, 32, 56)},
+    32: {"small": (16, 32, 64), "medium": (32, 64, 64), OUR_SIZE: (16, 32, 32)},
     8: {"small": (32, 64), "medium": (64, 128)},
 }
 """Channels at each resolution, by size_px: 32, 16, 8, and 8, 4; attention at the last one, as in diffusers' example."""
