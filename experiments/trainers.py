@@ -1,6 +1,7 @@
 """The trainers and the count of sampling that experiments share."""
 
 import copy
+import functools
 from dataclasses import replace
 
 import torch
@@ -54,18 +55,9 @@ def trainer_of_steps(
     """With the compute of so many image-only steps; the plan's other numbers are the family's unless given."""
     plan = plan or TrainingPlan.asked(model=model)
 
-    def build(policy: Policy, total_flops: float) -> Trainer:
-        return new_trainer(
-            images_NCHW,
-            model=model,
-            preset=preset,
-            policy=policy,
-            plan=replace(plan, total_flops=total_flops),
-            seed=seed,
-            execution=execution,
-        )
-
-    return build(policy, steps * build(Policy.image_only(), 1e15).flops_per_step)
+    build = functools.partial(new_trainer, images_NCHW, model=model, preset=preset, seed=seed, execution=execution)
+    total_flops = steps * build(policy=Policy.image_only(), plan=plan).flops_per_step
+    return build(policy=policy, plan=replace(plan, total_flops=total_flops))
 
 
 def sampling_flops(model: VideoGenerator) -> float:

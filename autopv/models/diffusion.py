@@ -267,7 +267,7 @@ class Diffusion(VideoGenerator):
         errors_BT = (frames - clean).square().reshape(len(clean), self.num_frames, -1).mean(2)
         importance_B1 = ((level_B.square() + DATA_SD**2) / (level_B * DATA_SD).square())[:, None]
         num_noised = self.num_noised // self.channels
-        told_BT = torch.full_like(errors_BT[:, num_noised:], DATA_SD**-2)
+        told_BT = torch.full_like(errors_BT[:, :-num_noised], DATA_SD**-2)
         importance_BT = torch.cat([told_BT, importance_B1.expand(-1, num_noised)], 1)
         errors_T = (importance_BT * errors_BT).mean(0)
         terms = {f"error_{t + 1}": error for t, error in enumerate(errors_T.unbind())}
