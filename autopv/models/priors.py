@@ -7,6 +7,10 @@ Source: Yan et al., arXiv 2104.10157 (VideoGPT: tokens one after the other); Cha
 all tokens at once, the surest are kept, the rest is asked again); Hoogeboom et al., arXiv 2110.02037 (the bound, eq. 2:
 one network for every order). Different here: frames are generated in order by the masked prior as well, each from the
 finished ones before it.
+
+Frames may also be told beside: what is drawn are the tokens of the frames after them, and from what is known of these
+each place tells the tokens that the told frames have there. As several tokens ahead teach a language model (Gloeckle et
+al., arXiv 2404.19737), so may they teach this one; sampling pays for none.
 """
 
 import math
@@ -35,12 +39,16 @@ _INITIAL_CLASS_SD = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Their shape: frames, tokens of a frame, different tokens, and numbers that one stands for."""
+    """Their shape: frames that are drawn, tokens of a frame, different tokens, and numbers that one stands for.
+
+    num_told: frames before those, whose tokens are told beside; then only one frame is drawn.
+    """
 
     num_frames: int
     per_frame: int
     num_codes: int
     code_width: int
+    num_told: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,7 @@ class Prior(nn.Module, ABC):
 
     def __init__(self, tokens: Tokens, *, width: int, depth: int, num_classes: int, causal: bool) -> None:
         super().__init__()
+        assert tokens.num_told == 0 or tokens.num_frames == 1
         self.tokens, self.depth = tokens, depth
         self.num_heads = max(1, width // _HEAD_WIDTH)
         self.enter = nn.Linear(tokens.code_width, width)
@@ -77,6 +86,7 @@ class Prior(nn.Module, ABC):
             use_rmsnorm=True,
         )
         self.leave = nn.Linear(width, tokens.num_codes)
+        self.tell = nn.Linear(width, tokens.num_told * tokens.num_codes) if tokens.num_told else None
         # Last, so that all other weights start as they do without classes.
         self.of_class = ClassEmbedding(num_classes, width=width, initial_sd=_INITIAL_CLASS_SD) if num_classes else None
 
@@ -88,7 +98,10 @@ class Prior(nn.Module, ABC):
     def rates(
         self, tokens_BTN: Tensor, *, codes: Tensor, noise: Mapping[str, Tensor], labels_B: Tensor | None
     ) -> Tensor:
-        """rates_T: each frame's negative log-likelihood given those before it, nats per token, mean over images."""
+        """rates_T: each frame's negative log-likelihood given those before it, nats per token, mean over images.
+
+        The told frames come first, given of the one after them what is known where a token is told.
+        """
 
     @abstractmethod
     def sample(
@@ -100,7 +113,11 @@ class Prior(nn.Module, ABC):
         generator: torch.Generator,
         labels_B: Tensor | None,
     ) -> Tensor:
-        """tokens_BTN of new videos."""
+        """tokens_BTN of new videos, without the told frames."""
+
+    @abstractmethod
+    def told(self, tokens_BTN: Tensor, *, codes: Tensor, labels_B: Tensor | None) -> Tensor:
+        """The told frames' likeliest tokens, (B, told, N), given tokens_BTN that were sampled."""
 
     @property
     @abstractmethod
@@ -117,6 +134,8 @@ class Prior(nn.Module, ABC):
         weights = sum(m.weight.numel() for m in self.transformer.modules() if isinstance(m, nn.Linear))
         attention = 4.0 * self.trained_length**2 * self.num_heads * _HEAD_WIDTH * self.depth
         ends = self.read_length * (self.enter.weight.numel() + self.leave.weight.numel())
+        if self.tell is not None:
+            ends += self.tokens.per_frame * self.tell.weight.numel()
         of_class = 0.0 if self.of_class is None else self.of_class.flops()
         return 2.0 * (weights * self.trained_length + ends) + attention + of_class
 
@@ -130,6 +149,24 @@ class Prior(nn.Module, ABC):
             return x
         conditioned: Tensor = x + self.of_class(labels_B)[:, None]
         return conditioned
+
+    def _told_logits(self, out: Tensor) -> Tensor:
+        """(B, told, N, codes) from the transformer's output, (B, N, width)."""
+        assert self.tell is not None
+        logits: Tensor = self.tell(out).float()
+        return logits.view(*out.shape[:2], self.tokens.num_told, self.tokens.num_codes).transpose(1, 2)
+
+    def _told_rates(self, out: Tensor, told_BTN: Tensor) -> Tensor:
+        """As `rates`, of the told frames."""
+        if self.tell is None:
+            return out.new_zeros(0, dtype=torch.float32)
+        logits = self._told_logits(out)
+        losses = F.cross_entropy(logits.flatten(0, 2), told_BTN.flatten(), reduction="none")
+        return losses.view(told_BTN.shape).mean((0, 2))
+
+    def _parted(self, tokens_BTN: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of the told frames and of those that are drawn."""
+        return tokens_BTN[:, : self.tokens.num_told], tokens_BTN[:, self.tokens.num_told :]
 
     def _pass(self, x: Tensor, **how: Any) -> tuple[Tensor, Any]:
         """The transformer's output and what it keeps of its keys and values."""
@@ -151,15 +188,15 @@ class CausalPrior(Prior):
     def rates(
         self, tokens_BTN: Tensor, *, codes: Tensor, noise: Mapping[str, Tensor], labels_B: Tensor | None
     ) -> Tensor:
-        tokens = tokens_BTN.flatten(1)
+        told_BTN, drawn_BTN = self._parted(tokens_BTN)
+        tokens = drawn_BTN.flatten(1)
         other = (noise["other"] * self.tokens.num_codes).long().clamp(max=self.tokens.num_codes - 1)
-        seen = torch.where(noise["replace"] < REPLACED_SHARE, other, tokens)
-        entered = self.enter(codes[seen])
-        x = torch.cat([self.unknown.expand(len(tokens), 1, -1), entered[:, :-1]], 1)
-        x = self._with_class(x + self._places.flatten(0, 1), labels_B)
-        logits = self.leave(self._pass(x)[0]).float()
-        losses = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
-        return losses.view(tokens_BTN.shape).mean((0, 2))
+        out = self._read(torch.where(noise["replace"] < REPLACED_SHARE, other, tokens), codes=codes, labels_B=labels_B)
+        losses = F.cross_entropy(self.leave(out).float().flatten(0, 1), tokens.flatten(), reduction="none")
+        return torch.cat([self._told_rates(out, told_BTN), losses.view(drawn_BTN.shape).mean((0, 2))])
+
+    def told(self, tokens_BTN: Tensor, *, codes: Tensor, labels_B: Tensor | None) -> Tensor:
+        return self._told_logits(self._read(tokens_BTN.flatten(1), codes=codes, labels_B=labels_B)).argmax(-1)
 
     def sample(
         self,
@@ -184,6 +221,12 @@ class CausalPrior(Prior):
     @property
     def trained_length(self) -> int:
         return self.read_length
+
+    def _read(self, tokens_BN: Tensor, *, codes: Tensor, labels_B: Tensor | None) -> Tensor:
+        """The transformer's output at each token, which has seen those before it."""
+        entered = self.enter(codes[tokens_BN[:, :-1]])
+        x = torch.cat([self.unknown.expand(len(tokens_BN), 1, -1), entered], 1)
+        return self._pass(self._with_class(x + self._places.flatten(0, 1), labels_B))[0]
 
 
 class MaskedPrior(Prior):
@@ -221,6 +264,7 @@ class MaskedPrior(Prior):
     ) -> Tensor:
         if labels_B is not None:
             labels_B = torch.where(noise["known"] < UNLABELLED_SHARE, UNLABELLED, labels_B)
+        told_BTN, tokens_BTN = self._parted(tokens_BTN)
         per_frame = self.tokens.per_frame
         num_hidden_BT = (noise["share"] * per_frame).long().clamp(max=per_frame - 1) + 1
         hidden_BTN = noise["order"].argsort(2).argsort(2) < num_hidden_BT[:, :, None]
@@ -228,9 +272,15 @@ class MaskedPrior(Prior):
         hidden_BTNW = torch.where(hidden_BTN[..., None], self.unknown + self._places, true_BTNW)
         x = torch.cat([true_BTNW[:, :-1].flatten(1, 2), hidden_BTNW.flatten(1, 2)], 1)
         out, _ = self._pass(self._with_class(x, labels_B), attn_mask=self.visible)
-        logits = self.leave(out[:, -self.read_length :]).float()
+        out = out[:, -self.read_length :]
+        logits = self.leave(out).float()
         losses = F.cross_entropy(logits.flatten(0, 1), tokens_BTN.flatten(), reduction="none").view(tokens_BTN.shape)
-        return ((losses * hidden_BTN).sum(2) / num_hidden_BT).mean(0)
+        rates_T = ((losses * hidden_BTN).sum(2) / num_hidden_BT).mean(0)
+        return torch.cat([self._told_rates(out, told_BTN), rates_T])
+
+    def told(self, tokens_BTN: Tensor, *, codes: Tensor, labels_B: Tensor | None) -> Tensor:
+        entered = self.enter(codes[tokens_BTN[:, 0]]) + self._places[0]
+        return self._told_logits(self._pass(self._with_class(entered, labels_B))[0]).argmax(-1)
 
     def sample(
         self,
@@ -253,7 +303,7 @@ class MaskedPrior(Prior):
             how = {"self_attn_additional_kv": kept} if kept else {}
             return self._pass(self._with_class(doubled, labels_B), **how)
 
-        def told(entered: Tensor) -> Tensor:
+        def asked(entered: Tensor) -> Tensor:
             logits: Tensor = self.leave(seen(entered)[0]).float()
             if not guided:
                 return logits
@@ -266,7 +316,7 @@ class MaskedPrior(Prior):
             hidden = torch.ones_like(tokens, dtype=torch.bool)
             for step in range(drawing.num_steps):
                 entered = torch.where(hidden[..., None], self.unknown, self.enter(codes[tokens])) + places_NW
-                logits = drawing.scaled(told(entered))
+                logits = drawing.scaled(asked(entered))
                 drawn = _draw(logits, generator=generator)
                 tokens = torch.where(hidden, drawn, tokens)
                 done = (step + 1) / drawing.num_steps

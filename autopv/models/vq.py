@@ -1,15 +1,20 @@
-"""A token model: frames as squares of tokens, and a prior that tells a video's tokens, its frames in order.
+"""A token model: frames as squares of tokens, and a prior over a video's tokens.
 
-The tokeniser (tokeniser.py) sees each frame by itself, and the prior (priors.py) tells the tokens of a frame from those
-of the frames before it, so a corrupted frame is what the next one is made from. There are two priors: one tells tokens
-one after the other, the other a frame's tokens in a few passes; presets choose.
+The tokeniser (tokeniser.py) sees each frame by itself. Of the prior (priors.py) there are two kinds: one draws tokens
+one after the other, the other a frame's tokens in a few passes; presets choose. And there are two ways to treat the
+corrupted frames, which presets choose as well:
+
+- told (the usual presets): the tokens of the image alone are drawn, and in training each place tells those that the
+  corrupted frames have there as well. Sampling costs what it costs with one frame.
+- joint: the usual video model. The tokens of a frame are drawn given those of the frames before it, so a corrupted
+  frame is what the next one is made from; an image costs the tokens of all frames.
 
 Both are trained together, in every training anew: the tokeniser for the frames' reconstruction, the prior for its
 tokens, which are targets only, so that nothing of the prior reaches the tokeniser. (It takes less than a fifth of the
-compute, so no more could be saved by training it once for all trials, and it would not know a policy's frames.)
+compute, two fifths with two frames told. No more could be saved by training it once for all trials, and then it would
+not know a policy's frames.)
 
-With one frame it is the token model of images. To sample the last frame all others' tokens are needed, but only its own
-are decoded.
+With one frame it is the token model of images. Only the frames that are asked for are decoded.
 
 Source: van den Oord et al., arXiv 1711.00937 (VQ-VAE: tokens and a prior over them); Mentzer et al., arXiv 2309.15505
 (FSQ); Yan et al., arXiv 2104.10157 (VideoGPT); Chang et al., arXiv 2202.04200 (MaskGIT); Villegas et al., arXiv
@@ -17,7 +22,7 @@ Source: van den Oord et al., arXiv 1711.00937 (VQ-VAE: tokens and a prior over t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -39,7 +44,8 @@ class Preset:
 
     stages: of the tokeniser, coarse to fine; an image takes those from its tokens' side up to size_px / patch_px.
     token_side: tokens a side, or as many as an image has patches. levels: values of each channel of a token. prior: its
-    kind, width: its features, depth: its layers. num_steps: passes in which a masked prior tells a frame.
+    kind, width: its features, depth: its layers. num_steps: passes in which a masked prior draws a frame. joint: all
+    frames are drawn, not the image alone.
     """
 
     sizes_px: tuple[int, ...]
@@ -51,6 +57,7 @@ class Preset:
     width: int
     depth: int
     num_steps: int = 8
+    joint: bool = False
 
 
 def _stage(side: int, width: int, *, blocks: int) -> Stage:
@@ -104,6 +111,7 @@ PRESETS: dict[str, Preset] = {
     **_sizes("causal"),
     **{f"{name}-masked": preset for name, preset in _sizes("masked").items()},
 }
+PRESETS |= {f"{name}-joint": replace(preset, joint=True) for name, preset in PRESETS.items()}
 
 
 @register_model("vq")
@@ -124,8 +132,10 @@ class Vq(VideoGenerator):
         self.tokeniser = Tokeniser(
             stages, size_px=size_px, channels=channels, patch_px=made.patch_px, levels=made.levels
         )
+        num_drawn = num_frames if made.joint else 1
         tokens = Tokens(
-            num_frames=num_frames,
+            num_frames=num_drawn,
+            num_told=num_frames - num_drawn,
             per_frame=self.tokeniser.num_tokens,
             num_codes=self.tokeniser.num_codes,
             code_width=len(made.levels),
@@ -171,15 +181,21 @@ class Vq(VideoGenerator):
     def sample_last_frame(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
-        return self._decode(
-            self._tokens(num_images, labels=labels, generator=generator, temperature=temperature)[:, -1]
-        )
+        labels_B = self.labels_to_sample(labels, num_images=num_images, generator=generator)
+        tokens_BTN = self._tokens(num_images, labels_B=labels_B, generator=generator, temperature=temperature)
+        return self._decode(tokens_BTN[:, -1])
 
+    @torch.no_grad()
     def sample_frames(
         self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
     ) -> Tensor:
-        """New videos; `temperature` divides the logits of every token."""
-        tokens_BTN = self._tokens(num_images, labels=labels, generator=generator, temperature=temperature)
+        """New videos; `temperature` divides the logits of every token that is drawn. Frames are told as they are
+        likeliest, given the image."""
+        labels_B = self.labels_to_sample(labels, num_images=num_images, generator=generator)
+        tokens_BTN = self._tokens(num_images, labels_B=labels_B, generator=generator, temperature=temperature)
+        if self.prior.tokens.num_told > 0:
+            told_BTN = self.prior.told(tokens_BTN, codes=self.tokeniser.codes, labels_B=labels_B)
+            tokens_BTN = torch.cat([told_BTN, tokens_BTN], 1)
         # Frame by frame: as for the last one alone, to the bit.
         return torch.stack([self._decode(tokens_BN) for tokens_BN in tokens_BTN.unbind(1)], 1)
 
@@ -188,8 +204,9 @@ class Vq(VideoGenerator):
 
     @torch.no_grad()
     def _tokens(
-        self, num_images: int, *, labels: Tensor | None, generator: torch.Generator, temperature: float
+        self, num_images: int, *, labels_B: Tensor | None, generator: torch.Generator, temperature: float
     ) -> Tensor:
+        """Of the frames that are drawn."""
         self.check_guidance()
         drawing = Drawing(temperature=temperature)
         if self.sampling is not None:
@@ -198,7 +215,6 @@ class Vq(VideoGenerator):
             drawing = Drawing(
                 temperature=temperature, num_steps=self.sampling.num_steps, guidance=self.sampling.guidance
             )
-        labels_B = self.labels_to_sample(labels, num_images=num_images, generator=generator)
         return self.prior.sample(
             num_images, codes=self.tokeniser.codes, drawing=drawing, generator=generator, labels_B=labels_B
         )

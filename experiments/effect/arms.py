@@ -86,6 +86,8 @@ _FAMILIES = (IMAGE_ONLY, "noise", "blur", "erase", "gamma", "gamma-w.3", "random
 """Of other families; all of three frames, since a refining generator pays for each."""
 _WEIGHTS = ("gamma-T2", "gamma-w.01", "pyramid-w0.06", "pyramid-w1")
 _LEADERS = ("blur", "pyramid-w0.06", "pyramid-w1")
+_TOKENS = (IMAGE_ONLY, "blur", "gamma", "noise", "pyramid-w0.06")
+_TOKENS_JOINT = ("blur", "gamma", "pyramid-w1")
 _FOUR_SEEDS = (201, 202, 203, 204)
 _LONG = (IMAGE_ONLY, "gamma", "blur")
 _FEW = (IMAGE_ONLY, "gamma", "noise")
@@ -161,6 +163,24 @@ def jobs() -> dict[str, list[Job]]:
                 for domain in ("elpv", "textures")
                 for job in each(_FAMILIES, seeds=(seed,), domain=domain, variant=family, looks=(1.0, 3.0))
             ]
-            for family in ("refine", "diffusion", "vq")
+            for family in ("refine", "diffusion")
         },
+        # The token model tells pseudo frames beside; the usual video model, which draws all frames, beside it.
+        "vq": [
+            job
+            for seed in SEEDS
+            for domain in ("elpv", "textures")
+            for job in [
+                *each(_TOKENS, seeds=(seed,), domain=domain, variant="vq", looks=(1.0, 3.0)),
+                *each(_TOKENS_JOINT, seeds=(seed,), domain=domain, variant="vq-joint", looks=(1.0, 3.0)),
+            ]
+        ],
+        "vq-masked": [
+            job
+            for seed in SEEDS[:2]
+            for job in [
+                *each((IMAGE_ONLY, "blur"), seeds=(seed,), variant="vq-masked", looks=(1.0, 3.0)),
+                *each(("blur",), seeds=(seed,), variant="vq-masked-joint", looks=(1.0, 3.0)),
+            ]
+        ],
     }

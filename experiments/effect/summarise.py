@@ -263,7 +263,9 @@ def sampling_table(costs: Sequence[dict[str, Any]]) -> list[str]:
     lines.append("|---|---|---|---|")
     alone = {row["variant"]: row["flops"] for row in costs if row["num_frames"] == 1}
     for row in costs:
-        ratio = f"{row['flops'] / alone[row['variant']]:.2f}" if row["variant"] in alone else ""
+        variant = row["variant"]
+        one = VARIANTS[variant].reference if variant not in alone and variant in VARIANTS else variant
+        ratio = f"{row['flops'] / alone[one]:.2f}" if one in alone else ""
         lines.append(f"| {row['variant']} | {row['num_frames']} | {row['flops'] / 1e6:.1f} | {ratio} |")
     return lines
 

@@ -121,10 +121,13 @@ VARIANTS = {
     "refine": Variant(model="refine", reference="refine"),
     "diffusion": Variant(model="diffusion", preset="tiny-joint", reference="diffusion"),
     "vq": Variant(model="vq", reference="vq"),
+    "vq-joint": Variant(model="vq", preset="tiny-joint", reference="vq"),
+    "vq-masked": Variant(model="vq", preset="tiny-masked", reference="vq-masked"),
+    "vq-masked-joint": Variant(model="vq", preset="tiny-masked-joint", reference="vq-masked"),
     "higher": Variant(model="diffusion-higher-levels", preset="tiny-joint", reference="diffusion"),
     "told": Variant(model="diffusion", reference="diffusion"),
     "leading": Variant(model="diffusion-leading-frames", preset="tiny-wide-range", reference="diffusion"),
 }
 """By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image; KL
-terms that count twice; the other families; diffusion with more noise, with pseudo frames that
-are only told, and with less noise in them."""
+terms that count twice; the other families, vq as it is and drawing all frames; diffusion with more noise, with pseudo
+frames that are only told, and with less noise in them."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from autopv.errors import ModelError
 from autopv.models.base import build_model, default_size_px
@@ -10,7 +11,9 @@ from autopv.models.vq import Vq
 from autopv.testing.model_suite import ModelSuite
 
 SIZE_PX = 8
-PRESETS = ("tiny", "tiny-masked")
+TOLD = ("tiny", "tiny-masked")
+JOINT = ("tiny-joint", "tiny-masked-joint")
+PRESETS = (*TOLD, *JOINT)
 
 
 class TestVq(ModelSuite):
@@ -20,6 +23,11 @@ class TestVq(ModelSuite):
 class TestVqMasked(ModelSuite):
     model = "vq"
     preset = "tiny-masked"
+
+
+class TestVqJoint(ModelSuite):
+    model = "vq"
+    preset = "tiny-joint"
 
 
 def generator(seed=0):
@@ -61,7 +69,9 @@ def all_hidden(tokens_BTN):
 
 def trained_logits(model, tokens_BTN, *, labels_B=None):
     """Of every token (B, T N, codes), as training sees them: nothing replaced, or all of a frame hidden."""
-    noise = nothing_replaced(tokens_BTN) if model.preset == "tiny" else all_hidden(tokens_BTN)
+    tokens = model.prior.tokens
+    drawn_BTN = tokens_BTN[:, tokens.num_told :]
+    noise = all_hidden(drawn_BTN) if "masked" in model.preset else nothing_replaced(drawn_BTN)
     if labels_B is not None:
         noise["known"] = torch.ones(len(tokens_BTN))
 
@@ -75,7 +85,7 @@ def trained_logits(model, tokens_BTN, *, labels_B=None):
 
 def random_tokens(model, count, *, seed=3):
     tokens = model.prior.tokens
-    shape = (count, tokens.num_frames, tokens.per_frame)
+    shape = (count, tokens.num_told + tokens.num_frames, tokens.per_frame)
     return torch.randint(tokens.num_codes, shape, generator=generator(seed))
 
 
@@ -117,7 +127,7 @@ def test_the_prior_reaches_nothing_but_itself(preset):
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", JOINT)
 def test_a_later_frame_says_nothing_of_an_earlier_one(preset):
     model = build(preset)
     one = random_tokens(model, 2)
@@ -133,7 +143,7 @@ def test_a_later_frame_says_nothing_of_an_earlier_one(preset):
 
 
 def test_a_hidden_token_is_not_told_by_itself():
-    model = build("tiny-masked", num_frames=2)
+    model = build("tiny-masked-joint", num_frames=2)
     one = random_tokens(model, 2)
     noise = all_hidden(one) | {"share": torch.full((2, 2), 0.5)}
     hidden = noise["order"].argsort(2).argsort(2) < model.tokeniser.num_tokens // 2 + 1
@@ -155,16 +165,19 @@ def test_sampling_asks_what_was_trained(preset):
     model = build(preset)
     if model.sampling is not None:
         model.sampling = Sampling(num_steps=1)
-    logits, tokens_BTN = told(model, lambda: model._tokens(2, labels=None, generator=generator(), temperature=1.0))
-    sampled = torch.stack(logits, 1).view(2, 3 * model.tokeniser.num_tokens, -1)
-    assert torch.allclose(sampled, trained_logits(model, tokens_BTN), atol=1e-4)
+    logits, tokens_BTN = told(model, lambda: model._tokens(2, labels_B=None, generator=generator(), temperature=1.0))
+    sampled = torch.stack(logits, 1).view(2, tokens_BTN[0].numel(), -1)
+    videos_BTN = torch.cat([random_tokens(model, 2)[:, : model.prior.tokens.num_told], tokens_BTN], 1)
+    assert torch.allclose(sampled, trained_logits(model, videos_BTN), atol=1e-4)
 
 
 def test_guidance_asks_with_and_without_the_class():
-    model = build("tiny-masked", num_frames=2, num_classes=2)
+    model = build("tiny-masked-joint", num_frames=2, num_classes=2)
     labels_B = torch.tensor([0, 1])
     model.sampling = Sampling(num_steps=1, guidance=3.0)
-    logits, tokens_BTN = told(model, lambda: model._tokens(2, labels=labels_B, generator=generator(), temperature=1.0))
+    logits, tokens_BTN = told(
+        model, lambda: model._tokens(2, labels_B=labels_B, generator=generator(), temperature=1.0)
+    )
     with_class, without = torch.stack(logits, 1).chunk(2)
     assert torch.allclose(
         with_class.reshape(2, -1, model.tokeniser.num_codes),
@@ -181,17 +194,60 @@ def test_guidance_asks_with_and_without_the_class():
     assert not torch.equal(guided, model.sample_last_frame(2, labels=labels_B, generator=generator()))
 
 
+@pytest.mark.parametrize("preset", TOLD)
+def test_what_is_told_changes_nothing_of_the_image(preset):
+    model = build(preset)
+    one, image = random_tokens(model, 2), model.sample_last_frame(4, generator=generator())
+    other = torch.cat([random_tokens(model, 2, seed=4)[:, :2], one[:, 2:]], 1)
+    first, second = (trained_logits(model, tokens) for tokens in (one, other))
+    assert torch.equal(first, second)
+    torch.nn.init.normal_(model.prior.tell.weight)
+    assert torch.equal(model.sample_last_frame(4, generator=generator()), image)
+    assert torch.equal(model.sample_frames(4, generator=generator())[:, -1], image)
+
+
+@pytest.mark.parametrize("preset", TOLD)
+def test_told_frames_cost_nothing_when_the_image_is_sampled(preset):
+    costs = []
+    for num_frames in (1, 3):
+        with FlopCounterMode(display=False) as counter:
+            build(preset, num_frames=num_frames).sample_last_frame(2, generator=generator())
+        costs.append(counter.get_total_flops())
+    assert costs[0] == costs[1] > 0
+
+
+@pytest.mark.parametrize("preset", TOLD)
+def test_frames_are_told_as_they_go_with_the_image(preset):
+    """Images of one constant value, dark or bright, and one frame of the other value."""
+    model = build(preset, num_frames=2).train()
+    optimizer = torch.optim.Adam(model.prior.parameters(), lr=2e-3)
+    values = torch.tensor([5, 90])[torch.arange(16) % 2]
+    videos_BTN = torch.stack([95 - values, values], 1)[..., None].expand(16, 2, model.tokeniser.num_tokens)
+    codes = model.tokeniser.codes
+    for step in range(100):
+        noise = model.draw_noise(16, generator=generator(step))
+        rates_T = model.prior.rates(videos_BTN, codes=codes, noise=noise, labels_B=None)
+        optimizer.zero_grad()
+        torch.autograd.backward(rates_T.sum())
+        optimizer.step()
+    told_BN = model.eval().prior.told(videos_BTN[:, 1:], codes=codes, labels_B=None)[:, 0]
+    # The causal prior has seen nothing of the image where it tells the first token.
+    assert torch.equal(told_BN[:, 1:], videos_BTN[:, 0, 1:])
+    nats = rates_T.detach()[0] * model.tokeniser.num_tokens
+    assert 0.4 < float(nats) < 3
+
+
 @pytest.mark.parametrize("num_steps", [1, 3, 8, 40])
 def test_every_token_is_decided_in_any_number_of_passes(num_steps):
-    model = build("tiny-masked", num_frames=2)
+    model = build("tiny-masked-joint", num_frames=2)
     model.sampling = Sampling(num_steps=num_steps)
-    logits, tokens_BTN = told(model, lambda: model._tokens(3, labels=None, generator=generator(), temperature=1.0))
+    logits, tokens_BTN = told(model, lambda: model._tokens(3, labels_B=None, generator=generator(), temperature=1.0))
     assert len(logits) == 2 * num_steps
     # What was never drawn would be token 0 all over.
     assert (tokens_BTN == 0).float().mean() < 0.2
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", JOINT)
 def test_the_rate_is_that_of_the_data_when_it_has_two_values(preset):
     """Videos of one constant value, dark or bright: a rate of log 2 for the first frame, and none for the others."""
     model = build(preset, num_frames=2).train()
@@ -210,7 +266,7 @@ def test_the_rate_is_that_of_the_data_when_it_has_two_values(preset):
     nats_T = rates_T.detach() * model.tokeniser.num_tokens
 
     def sample():
-        return model.eval()._tokens(400, labels=None, generator=generator(), temperature=1.0)
+        return model.eval()._tokens(400, labels_B=None, generator=generator(), temperature=1.0)
 
     logits, drawn = told(model, sample)
     whole = (drawn == drawn[:, :1, :1]).flatten(1).all(1)
@@ -228,10 +284,12 @@ def test_the_rate_is_that_of_the_data_when_it_has_two_values(preset):
 @pytest.mark.parametrize("preset", ["tiny", "tiny-masked", "small", "small-masked", "base", "base-masked"])
 def test_the_tokeniser_is_a_small_part_of_training(preset):
     size_px = default_size_px("vq", preset)
-    for num_frames in (1, 3):
+    for suffix, num_frames, most in (("", 1, 0.2), ("-joint", 3, 0.2), ("", 3, 0.41)):
         with torch.device("meta"):
-            model = build_model("vq", preset=preset, size_px=size_px, channels=1, num_frames=num_frames, seed=0)
-        assert num_frames * model.tokeniser.flops() < 0.2 * model.flops()
+            model = build_model(
+                "vq", preset=preset + suffix, size_px=size_px, channels=1, num_frames=num_frames, seed=0
+            )
+        assert num_frames * model.tokeniser.flops() < most * model.flops()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
