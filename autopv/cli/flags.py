@@ -45,8 +45,8 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         metavar="P",
-        help="size of the model: tiny, small or base; diffusion has -joint and vq has -masked ones beside, other "
-        "packages have their own; default: the smallest",
+        help="size of the model: tiny, small or base; diffusion and vq have -joint ones beside, vq has -masked ones, "
+        "other packages have their own; default: the smallest",
     )
     parser.add_argument(
         "--metric",

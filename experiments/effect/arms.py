@@ -155,6 +155,16 @@ def jobs() -> dict[str, list[Job]]:
             *each((IMAGE_ONLY,), seeds=SEEDS[:2], variant="diffusion", looks=(1.0, 3.0, 9.0)),
             *each(("pyramid-w0.06",), seeds=SEEDS[:2], variant="told", looks=(1.0, 3.0, 9.0)),
         ],
+        "diffusion-told-textures": [
+            job
+            for seed in _FOUR_SEEDS
+            for job in [
+                *each((IMAGE_ONLY,), seeds=(seed,), domain="textures", variant="diffusion", looks=(1.0, 3.0)),
+                *each(("blur", "pyramid-w0.06"), seeds=(seed,), domain="textures", variant="told", looks=(1.0, 3.0)),
+            ]
+        ],
+        "300-third": each((*_FEW, "pyramid-w0.06"), num_images=300, seeds=SEEDS[2:], looks=(2.0, 4.0, 8.0)),
+        "textures-third": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[2:], looks=(1.0, 3.0)),
         # The other families, one seed after the other.
         **{
             family: [
@@ -166,15 +176,17 @@ def jobs() -> dict[str, list[Job]]:
             for family in ("refine", "diffusion")
         },
         # The token model tells pseudo frames beside; the usual video model, which draws all frames, beside it.
-        "vq": [
-            job
-            for seed in SEEDS
-            for domain in ("elpv", "textures")
-            for job in [
-                *each(_TOKENS, seeds=(seed,), domain=domain, variant="vq", looks=(1.0, 3.0)),
-                *each(_TOKENS_JOINT, seeds=(seed,), domain=domain, variant="vq-joint", looks=(1.0, 3.0)),
+        **{
+            study: [
+                job
+                for seed in seeds
+                for job in [
+                    *each(_TOKENS, seeds=(seed,), domain=domain, variant="vq", looks=(1.0, 3.0)),
+                    *each(_TOKENS_JOINT, seeds=(seed,), domain=domain, variant="vq-joint", looks=(1.0, 3.0)),
+                ]
             ]
-        ],
+            for study, domain, seeds in (("vq", "elpv", SEEDS), ("vq-textures", "textures", SEEDS[:2]))
+        },
         "vq-masked": [
             job
             for seed in SEEDS[:2]
