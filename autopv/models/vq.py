@@ -211,9 +211,7 @@ class Vq(VideoGenerator):
         drawing = Drawing(temperature=temperature)
         if self.sampling is not None:
             if self.sampling.churn != 0:
-                raise ModelError(
-                    f"tokens are drawn without churn, but got churn={self.sampling.churn}: leave --churn out"
-                )
+                raise ModelError(f"tokens are drawn without --churn, but got {self.sampling.churn}: leave it at 0")
             drawing = Drawing(
                 temperature=temperature, num_steps=self.sampling.num_steps, guidance=self.sampling.guidance
             )

@@ -163,6 +163,7 @@ def jobs() -> dict[str, list[Job]]:
                 *each(("blur", "pyramid-w0.06"), seeds=(seed,), domain="textures", variant="told", looks=(1.0, 3.0)),
             ]
         ],
+        # Third seeds, told beside the first two by --earlier.
         "300-third": each((*_FEW, "pyramid-w0.06"), num_images=300, seeds=SEEDS[2:], looks=(2.0, 4.0, 8.0)),
         "textures-third": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[2:], looks=(1.0, 3.0)),
         # The other families, one seed after the other.

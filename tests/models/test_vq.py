@@ -303,7 +303,7 @@ def test_without_temperature_the_likeliest_tokens_are_drawn(preset):
 def test_what_a_token_model_has_not_is_refused():
     model = build("tiny-masked")
     model.sampling = Sampling(num_steps=2, churn=1.0)
-    with pytest.raises(ModelError, match="without churn"):
+    with pytest.raises(ModelError, match="without --churn"):
         model.sample_last_frame(1, generator=generator())
     model.sampling = Sampling(num_steps=2, guidance=2.0)
     with pytest.raises(ModelError, match="without classes"):
