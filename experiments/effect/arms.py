@@ -21,6 +21,22 @@ def _single(op: str, magnitude: float, *, num_frames: int = NUM_FRAMES, curve: s
     return Policy(num_frames=num_frames, **{"frame_loss_weight": WEIGHT, **changes}, layers=(layer,)).canonical()
 
 
+def _halves(**magnitudes: float) -> Policy:
+    """Two frames that count alike: the image, and all of these ops on it."""
+    layers = tuple(Layer(op=op, magnitude=magnitude, frames=(1, 1)) for op, magnitude in magnitudes.items())
+    return Policy(num_frames=2, frame_loss_weight=1.0, layers=layers).canonical()
+
+
+_APART = {
+    "half geometry": _halves(rotate=5.0, translate=0.06, zoom=0.08),
+    "half light": _halves(brightness=0.15, gamma=0.4),
+    "half erase": _halves(erase=0.38),
+    "half noise": _halves(gaussian_noise=0.18),
+    "half blur": _halves(gaussian_blur=0.06),
+}
+"""Frames that are images of another class: as many as there are images (experiments of `diffusion`)."""
+
+
 def arms() -> dict[str, Policy]:
     """Every arm by name: corruptions, then weights and ends of one, then lengths and orders, then random policies."""
     space = Space.load("stage2_expressive")
@@ -42,6 +58,7 @@ def arms() -> dict[str, Policy]:
         # Frames at the resolution of the levels they are read off (8 px: 2 and 4 pixels a side), at rising weights.
         **{f"pyramid-w{weight:g}": _single("pixelate", 0.5, frame_loss_weight=weight) for weight in PYRAMID_WEIGHTS},
         **{f"random-{i + 1}": space.random_policy(i) for i in range(3)},
+        **_APART,
     }
 
 
@@ -96,7 +113,7 @@ _FEW = (IMAGE_ONLY, "gamma", "noise")
 def jobs() -> dict[str, list[Job]]:
     """Every training by study; where two studies share a training, the later one goes on from where it stands."""
     brief = (*EARLY, 1.0, 3.0)
-    every = tuple(arm for arm in arms() if arm not in _PYRAMIDS)
+    every = tuple(arm for arm in arms() if arm not in (*_PYRAMIDS, *_APART))
 
     def each(
         names: tuple[str, ...], *, seeds: tuple[int, ...] = SEEDS, domain: str = "elpv", num_images: int = WHOLE, **kw
@@ -163,6 +180,15 @@ def jobs() -> dict[str, list[Job]]:
                 *each(("blur", "pyramid-w0.06"), seeds=(seed,), domain="textures", variant="told", looks=(1.0, 3.0)),
             ]
         ],
+        # Few images, which diffusion learns by heart: do frames that are images of another class keep it from that?
+        "apart": [
+            job
+            for seed in SEEDS[:2]
+            for job in [
+                *each((IMAGE_ONLY,), seeds=(seed,), num_images=300, variant="diffusion", looks=(2.0, 4.0, 8.0)),
+                *each(tuple(_APART), seeds=(seed,), num_images=300, variant="apart", looks=(2.0, 4.0, 8.0)),
+            ]
+        ],
         # Third seeds, told beside the first two by --earlier.
         "300-third": each((*_FEW, "pyramid-w0.06"), num_images=300, seeds=SEEDS[2:], looks=(2.0, 4.0, 8.0)),
         "textures-third": each(_CORRUPTIONS, domain="textures", seeds=SEEDS[2:], looks=(1.0, 3.0)),
@@ -186,7 +212,7 @@ def jobs() -> dict[str, list[Job]]:
                     *each(_TOKENS_JOINT, seeds=(seed,), domain=domain, variant="vq-joint", looks=(1.0, 3.0)),
                 ]
             ]
-            for study, domain, seeds in (("vq", "elpv", SEEDS), ("vq-textures", "textures", SEEDS[:2]))
+            for study, domain, seeds in (("vq", "elpv", SEEDS[:2]), ("vq-textures", "textures", SEEDS[:2]))
         },
         "vq-masked": [
             job

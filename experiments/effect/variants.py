@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from autopv.models.base import register_model
+from autopv.models.base import VideoGenerator, register_model
 from autopv.models.diffusion import DATA_SD, LOG_LEVEL_MEAN, LOG_LEVEL_SD, Diffusion
 from autopv.models.diffusion import PRESETS as DIFFUSION_PRESETS
 from autopv.models.hvae import PRESETS, Hvae
@@ -93,6 +93,73 @@ class LeadingFrames(Diffusion):
         return DATA_SD**2 * total.square() * noisy + level_BK * DATA_SD * total * passed
 
 
+@register_model("diffusion-frames-apart")
+class FramesApart(VideoGenerator):
+    """Each frame is an image of a class of its own, and a training image is one of its video's; the last is sampled.
+
+    What EDM's augmentation is (appendix F.2), for any corruption: the frames share nothing but the weights. How often a
+    frame is taken goes by its weight, so that a step costs what it costs with images alone.
+    """
+
+    preset_sizes_px = Diffusion.preset_sizes_px
+    plan_defaults = Diffusion.plan_defaults
+
+    def __init__(self, *, preset: str, size_px: int, channels: int, num_frames: int, num_classes: int = 0) -> None:
+        shape = {"size_px": size_px, "channels": channels}
+        super().__init__(preset=preset, **shape, num_frames=num_frames, num_classes=num_classes)
+        self.images = Diffusion(preset=preset, **shape, num_frames=1, num_classes=num_frames)
+
+    def draw_noise(self, num_images: int, *, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Diffusion's, but that every frame is known; `frame` (N,) is uniform, one from each of N equal parts."""
+        noise = self.images.draw_noise(num_images, generator=generator)
+        parts_N = torch.rand(num_images, generator=generator, device=self.device).argsort()
+        within_N = torch.rand(num_images, generator=generator, device=self.device)
+        return {**noise, "known": torch.ones_like(within_N), "frame": (parts_N + within_N) / num_images}
+
+    def loss_terms(
+        self,
+        frames_BTCHW: Tensor,
+        *,
+        frame_weights_T: Tensor,
+        noise: Mapping[str, Tensor],
+        kl_weight: Tensor,
+        labels_B: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        del labels_B
+        shares_T = frame_weights_T.cumsum(0) / frame_weights_T.sum()
+        frame_B = (noise["frame"][:, None] >= shares_T[:-1]).sum(1)
+        is_taken_BT = frame_B[:, None] == torch.arange(self.num_frames, device=self.device)
+        taken = (is_taken_BT[..., None, None, None] * frames_BTCHW).sum(1, keepdim=True)
+        weights = frame_weights_T[-1:]
+        return self.images.loss_terms(
+            taken, frame_weights_T=weights, noise=noise, kl_weight=kl_weight, labels_B=frame_B
+        )
+
+    def sample_frames(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        """From the same noise."""
+        del labels
+        state, videos = generator.get_state(), []
+        for t in range(self.num_frames):
+            generator.set_state(state)
+            videos.append(self._sample(t, num_images, generator=generator, temperature=temperature))
+        return torch.stack(videos, 1)
+
+    def sample_last_frame(
+        self, num_images: int, *, labels: Tensor | None = None, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        del labels
+        return self._sample(self.num_frames - 1, num_images, generator=generator, temperature=temperature)
+
+    def _sample(self, t: int, num_images: int, *, generator: torch.Generator, temperature: float) -> Tensor:
+        labels = torch.full((num_images,), t, device=self.device)
+        return self.images.sample_last_frame(num_images, labels=labels, generator=generator, temperature=temperature)
+
+    def flops(self) -> float:
+        return self.images.flops()
+
+
 @dataclass(frozen=True)
 class Variant:
     """A model's registered name and preset, and what of the plan differs from its defaults."""
@@ -110,6 +177,7 @@ PRESETS["tiny-early"] = replace(PRESETS["tiny"], frame_levels=0.4)
 # The first of three frames starts from as much noise as it does otherwise.
 DIFFUSION_PRESETS["tiny-wide-range"] = replace(DIFFUSION_PRESETS["tiny-joint"], highest=80.0)
 Diffusion.preset_sizes_px = {name: preset.sizes_px for name, preset in DIFFUSION_PRESETS.items()}
+FramesApart.preset_sizes_px = Diffusion.preset_sizes_px
 Hvae.preset_sizes_px = {name: preset.sizes_px for name, preset in PRESETS.items()}
 
 VARIANTS = {
@@ -126,8 +194,9 @@ VARIANTS = {
     "vq-masked-joint": Variant(model="vq", preset="tiny-masked-joint", reference="vq-masked"),
     "higher": Variant(model="diffusion-higher-levels", preset="tiny-joint", reference="diffusion"),
     "told": Variant(model="diffusion", reference="diffusion"),
+    "apart": Variant(model="diffusion-frames-apart", reference="diffusion"),
     "leading": Variant(model="diffusion-leading-frames", preset="tiny-wide-range", reference="diffusion"),
 }
 """By name: as it is; own scales; a mixture of logistics; pseudo frames read off early, most levels for the image; KL
 terms that count twice; the other families, vq as it is and drawing all frames; diffusion with more noise, with pseudo
-frames that are only told, and with less noise in them."""
+frames that are only told, that are images of another class, and with less noise in them."""
