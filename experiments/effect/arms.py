@@ -21,6 +21,9 @@ def _single(op: str, magnitude: float, *, num_frames: int = NUM_FRAMES, curve: s
     return Policy(num_frames=num_frames, **{"frame_loss_weight": WEIGHT, **changes}, layers=(layer,)).canonical()
 
 
+_APART_LOOKS = (2.0, 4.0, 8.0, 16.0)
+
+
 def _halves(**magnitudes: float) -> Policy:
     """Two frames that count alike: the image, and all of these ops on it."""
     layers = tuple(Layer(op=op, magnitude=magnitude, frames=(1, 1)) for op, magnitude in magnitudes.items())
@@ -187,6 +190,15 @@ def jobs() -> dict[str, list[Job]]:
             for job in [
                 *each((IMAGE_ONLY,), seeds=(seed,), num_images=300, variant="diffusion", looks=(2.0, 4.0, 8.0)),
                 *each(tuple(_APART), seeds=(seed,), num_images=300, variant="apart", looks=(2.0, 4.0, 8.0)),
+            ]
+        ],
+        # As long as it takes image-only training to get worse.
+        "apart-long": [
+            job
+            for seed in SEEDS[:2]
+            for job in [
+                *each((IMAGE_ONLY,), seeds=(seed,), num_images=300, variant="diffusion", looks=_APART_LOOKS),
+                *each(("half geometry",), seeds=(seed,), num_images=300, variant="apart", looks=_APART_LOOKS),
             ]
         ],
         # Third seeds, told beside the first two by --earlier.
