@@ -226,6 +226,7 @@ def jobs() -> dict[str, list[Job]]:
             ]
             for study, domain, seeds in (("vq", "elpv", SEEDS[:2]), ("vq-textures", "textures", SEEDS[:2]))
         },
+        "vq-long": each((IMAGE_ONLY, "noise"), seeds=SEEDS[:2], variant="vq", looks=(1.0, 3.0, 9.0)),
         "vq-masked": [
             job
             for seed in SEEDS[:2]
