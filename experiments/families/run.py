@@ -38,7 +38,8 @@ FAMILIES = (("hvae", "tiny"), ("refine", "tiny"), ("diffusion", "tiny"), ("vq", 
 POLICIES = ("noise", "blur", "gamma")
 """Of the arms of experiments/effect, beside image-only; all of three frames."""
 CHOICE_SEED = 501
-"""Which of the policies is a family's best is decided on this seed; the others tell its excess."""
+"""Which of the policies is a family's best is decided on this seed; the others, on which only that one and image-only
+are trained, tell its excess."""
 
 Job = tuple[str, str, str, int, int, str]
 """Family, preset, arm, seed, steps of `hvae` `tiny` whose compute it gets, path of the row."""
@@ -87,31 +88,40 @@ def costs(family: str, preset: str, *, num_frames: int) -> dict[str, Any]:
     return row
 
 
-def told(rows: Sequence[dict[str, Any]], *, floor: float) -> list[dict[str, Any]]:
+def run_all(jobs: Sequence[Job], *, processes: int) -> list[dict[str, Any]]:
+    """The rows of the jobs, in their order; those that are not there yet are trained first."""
+    missing = [job for job in jobs if not Path(job[-1]).exists()]
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        for _ in pool.imap_unordered(train, missing, chunksize=1):
+            pass
+    return [json.loads(Path(job[-1]).read_text()) for job in jobs]
+
+
+def best_policies(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Of each family: the policy with the least distance on the seed that chooses."""
+    offered = [row for row in rows if row["arm"] != IMAGE_ONLY]
+    families = dict.fromkeys(row["family"] for row in offered)
+    return {
+        family: min((row for row in offered if row["family"] == family), key=lambda row: row["distance"])["arm"]
+        for family in families
+    }
+
+
+def told(rows: Sequence[dict[str, Any]], *, best: dict[str, str], floor: float) -> list[dict[str, Any]]:
     """Of each family: image-only and its best policy, their excess on the seeds that did not choose it."""
-
-    def excess(arm: str, seed: int, family: str) -> float:
-        row = next(r for r in rows if (r["family"], r["arm"], r["seed"]) == (family, arm, seed))
-        return max(1.0, row["distance"] - floor)
-
     found = []
-    seeds = sorted({row["seed"] for row in rows} - {CHOICE_SEED})
-    for family in dict.fromkeys(row["family"] for row in rows):
-        offered = [arm for arm in dict.fromkeys(r["arm"] for r in rows if r["family"] == family) if arm != IMAGE_ONLY]
-        best = min(offered, key=lambda arm: excess(arm, CHOICE_SEED, family))
-        for arm in (IMAGE_ONLY, best):
-            values = [excess(arm, seed, family) for seed in seeds]
-            own = next(r for r in rows if (r["family"], r["arm"]) == (family, arm))
+    for family, policy in best.items():
+        for arm in (IMAGE_ONLY, policy):
+            judged = [row for row in rows if (row["family"], row["arm"]) == (family, arm)]
+            values = [max(1.0, row["distance"] - floor) for row in judged]
             found.append(
                 {
                     "family": family,
                     "policy": arm,
                     "excess": values,
                     "mean": math.exp(statistics.fmean(map(math.log, values))),
-                    "cpu_s": statistics.fmean(
-                        r["cpu_s"] for r in rows if (r["family"], r["arm"]) == (family, arm) and r["seed"] in seeds
-                    ),
-                    **{key: own[key] for key in ("steps", "weights", "sampling_mflops")},
+                    "cpu_s": statistics.fmean(row["cpu_s"] for row in judged),
+                    **{key: judged[0][key] for key in ("steps", "weights", "sampling_mflops")},
                 }
             )
     return found
@@ -120,29 +130,37 @@ def told(rows: Sequence[dict[str, Any]], *, floor: float) -> list[dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3600, help="of hvae's tiny preset; all families get their compute")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[CHOICE_SEED, 502, 503])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[502, 503], help="that judge")
     parser.add_argument("--only", nargs="+", choices=[family for family, _ in FAMILIES], help="of these families")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/families"))
     options = parser.parse_args()
     require_one_thread()
-    if CHOICE_SEED not in options.seeds or len(options.seeds) < 2:
-        parser.error(f"--seeds must hold {CHOICE_SEED}, which chooses policies, and another one, which judges them")
+    if CHOICE_SEED in options.seeds:
+        parser.error(f"--seeds must not hold {CHOICE_SEED}, which chooses the policies")
     options.work.mkdir(parents=True, exist_ok=True)
-    jobs: list[Job] = [
-        (*family, arm, seed, options.steps, str(options.work / f"{'-'.join(family)}-{arm}-{seed}-{options.steps}.json"))
-        for seed in options.seeds
-        for family in FAMILIES
-        if not options.only or family[0] in options.only
-        for arm in (IMAGE_ONLY, *POLICIES)
-    ]
-    missing = [job for job in jobs if not Path(job[-1]).exists()]
-    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-        for _ in pool.imap_unordered(train, missing, chunksize=1):
-            pass
-    rows = [json.loads(Path(job[-1]).read_text()) for job in jobs]
+
+    def job(family: tuple[str, str], arm: str, seed: int) -> Job:
+        path = options.work / f"{'-'.join(family)}-{arm}-{seed}-{options.steps}.json"
+        return (*family, arm, seed, options.steps, str(path))
+
+    families = [family for family in FAMILIES if not options.only or family[0] in options.only]
+    chosen_from = run_all(
+        [job(family, arm, CHOICE_SEED) for family in families for arm in (IMAGE_ONLY, *POLICIES)],
+        processes=options.processes,
+    )
+    best = best_policies(chosen_from)
+    judged = run_all(
+        [
+            job(family, arm, seed)
+            for seed in options.seeds
+            for family in families
+            for arm in (IMAGE_ONLY, best[" ".join(family)])
+        ],
+        processes=options.processes,
+    )
     floor = Material.load(Setup(data="elpv", size_px=SIZE_PX)).floor("search")
-    found = told(rows, floor=floor)
+    found = told(judged, best=best, floor=floor)
     lines = [
         "| family | policy | excess | by seed | CPU s | training steps | weights | training steps/s | peak MiB | "
         "images/s | MFLOPs an image |",
@@ -160,7 +178,10 @@ def main() -> None:
             "| " + " | ".join([*cells, str(row["cost"]["samples_per_s"]), f"{row['sampling_mflops']:.0f}"]) + " |"
         )
     result = {"size_px": SIZE_PX, "hvae_steps": options.steps, "split": "search", "floor": floor, "families": found}
-    result |= {"policies": {arm: arms()[arm].describe() for arm in (IMAGE_ONLY, *POLICIES)}, "trainings": rows}
+    result |= {
+        "policies": {arm: arms()[arm].describe() for arm in (IMAGE_ONLY, *POLICIES)},
+        "trainings": [*chosen_from, *judged],
+    }
     result |= {"versions": environment(budget_device="cpu")}
     (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
