@@ -177,7 +177,6 @@ PRESETS["tiny-early"] = replace(PRESETS["tiny"], frame_levels=0.4)
 # The first of three frames starts from as much noise as it does otherwise.
 DIFFUSION_PRESETS["tiny-wide-range"] = replace(DIFFUSION_PRESETS["tiny-joint"], highest=80.0)
 Diffusion.preset_sizes_px = {name: preset.sizes_px for name, preset in DIFFUSION_PRESETS.items()}
-FramesApart.preset_sizes_px = Diffusion.preset_sizes_px
 Hvae.preset_sizes_px = {name: preset.sizes_px for name, preset in PRESETS.items()}
 
 VARIANTS = {
